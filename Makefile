@@ -1,0 +1,60 @@
+# The product's front door. Every target sets up what it needs; nothing is installed outside .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The bound on torch is repeated on the command line so that pip chooses it together with the rest.
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo serve train test lint types contracts check lock clean
+
+help:
+	@echo "make demo    train a model, make it forget over HTTP, check the evidence"
+	@echo "make test    run the test suite on a real PostgreSQL and a real Redis-protocol server"
+	@echo "make serve   start the service here and leave it running"
+	@echo "make check   what CI runs: lint, types, import contracts, tests"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lethe needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt examples/pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (about a gigabyte with PyTorch; once)"
+	$(INSTALL) --editable '.[worker,embedded]' --editable examples
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[worker,embedded,dev]'
+	@touch $@
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+demo: install
+	$(BIN)/python -m lethe_examples.demo
+
+serve: install
+	$(BIN)/python -m embedded serve
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/mypy
+
+contracts: install-dev
+	$(BIN)/lint-imports
+
+check: lint types contracts test
+
+lock: install-dev  ## write down what is installed now
+	(head -n 1 constraints.txt; $(PIP) freeze --exclude-editable | sed "s/+cpu//") > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info examples/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""What users of Lethe import: the Recipe contract, policies and the verification of proofs."""
