@@ -78,13 +78,14 @@ class Recipe(ABC):
 
         return -mean_loss(self, model, dataset)
 
-    def train(self, model: nn.Module, dataset: MapDataset, seed: int) -> None:
+    def train(self, model: nn.Module, dataset: MapDataset, seed: int) -> None:  # noqa: ARG002
         """Train a fresh model in place, on the device it is on, deterministically for the seed.
 
         Optional; it makes the exact method ``retrain`` possible.
 
         Raises:
             CannotTrain: the recipe does not override this method.
+
         """
         raise CannotTrain(
             f"{type(self).__name__} has no train(model, dataset, seed); write one, or take "

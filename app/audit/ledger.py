@@ -1,0 +1,243 @@
+"""The append-only log: entries join the transaction that they report, leaves are placed after it.
+
+An entry is durable with what it reports. Its place in the Merkle tree is given by ``sequence``,
+one caller at a time, so that no lock on the log is held while other work waits to commit.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import rfc8785
+from sqlalchemy import delete, exists, func, insert, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.audit import merkle
+from app.db import lock, now
+from app.errors import NotFound
+from app.tables import AuditEntry, AuditHead, AuditLeaf, AuditNode, AuditPending
+from lethe.verify import EMPTY_ROOT, leaf_hash
+
+# Entries placed in one transaction: bounds its memory, and how long others wait for the log.
+BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What happened to whom. ``facts`` hold ids, digests and numbers, never a sample ID."""
+
+    event: str
+    subject: UUID
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log at one size. A signature over it has its place beside these three."""
+
+    size: int
+    root_hash: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One entry at its place."""
+
+    position: int
+    payload: str
+
+    @property
+    def hash(self) -> bytes:
+        """The leaf hash over the entry's bytes."""
+        return leaf_hash(self.payload.encode())
+
+
+def append(session: Session, entries: Iterable[Entry]) -> None:
+    """Add entries to the caller's transaction; they happened if and only if it commits."""
+    at = now().isoformat()
+    rows = [
+        {
+            "event": entry.event,
+            "subject": entry.subject,
+            "payload": rfc8785.dumps(
+                {
+                    "at": at,
+                    "event": entry.event,
+                    "facts": dict(entry.facts),
+                    "subject": str(entry.subject),
+                }
+            ).decode(),
+        }
+        for entry in entries
+    ]
+    if not rows:
+        return
+    ids = session.scalars(insert(AuditEntry).returning(AuditEntry.id), rows).all()
+    session.execute(insert(AuditPending), [{"entry_id": id_} for id_ in ids])
+
+
+def sequence(session: Session) -> bool:
+    """Give committed entries their places and record a new tree head; tell whether any remain.
+
+    Takes the log's lock until the caller's transaction ends.
+    """
+    if not session.scalar(select(exists(select(AuditPending.entry_id)))):
+        return False
+    lock(session, "audit-log")
+    oldest = select(AuditPending.entry_id).order_by(AuditPending.entry_id).limit(BATCH)
+    ids = sorted(
+        session.scalars(
+            delete(AuditPending)
+            .where(AuditPending.entry_id.in_(oldest.scalar_subquery()))
+            .returning(AuditPending.entry_id)
+        )
+    )
+    if not ids:
+        return False  # another process was faster
+    size = _size(session)
+    payloads = dict(
+        session.execute(
+            select(AuditEntry.id, AuditEntry.payload).where(AuditEntry.id.in_(ids))
+        ).tuples()
+    )
+    edge = _nodes(session, merkle.right_edge(size))
+    grown = merkle.append(size, edge, (leaf_hash(payloads[id_].encode()) for id_ in ids))
+    session.execute(
+        insert(AuditLeaf),
+        [{"position": size + offset, "entry_id": id_} for offset, id_ in enumerate(ids)],
+    )
+    session.execute(
+        insert(AuditNode),
+        [{"level": a[0], "index": a[1], "hash": value} for a, value in grown.nodes.items()],
+    )
+    known = {**edge, **grown.nodes}
+    session.execute(
+        insert(AuditHead).values(
+            size=grown.size, root_hash=merkle.root(grown.size, known.__getitem__)
+        )
+    )
+    return bool(session.scalar(select(exists(select(AuditPending.entry_id)))))
+
+
+def head(session: Session, size: int | None = None) -> Head:
+    """Return the newest tree head, or the tree at a size up to it.
+
+    Raises:
+        NotFound: the log is shorter than that.
+
+    """
+    newest = session.scalars(select(AuditHead).order_by(AuditHead.size.desc()).limit(1)).first()
+    if newest is None:
+        if size:
+            raise NotFound("The log is empty; ask for a size of 0.")
+        return Head(0, EMPTY_ROOT, now())
+    if size is None or size == newest.size:
+        return Head(newest.size, newest.root_hash, newest.created_at)
+    if size > newest.size:
+        raise NotFound(f"The log has {newest.size} entries; ask for a size up to that.")
+    return Head(size, _compute(session, lambda nodes: [merkle.root(size, nodes)])[0], now())
+
+
+def leaves(session: Session, start: int, limit: int, subject: UUID | None = None) -> list[Leaf]:
+    """Return the entries from a position on, in the order of the log; or those of a subject."""
+    statement = (
+        select(AuditLeaf.position, AuditEntry.payload)
+        .join(AuditEntry, AuditEntry.id == AuditLeaf.entry_id)
+        .where(AuditLeaf.position >= start)
+        .order_by(AuditLeaf.position)
+        .limit(limit)
+    )
+    if subject is not None:
+        statement = statement.where(AuditEntry.subject == subject)
+    return [Leaf(position, payload) for position, payload in session.execute(statement)]
+
+
+def inclusion_path(session: Session, position: int, size: int) -> list[bytes]:
+    """Return the proof that the leaf at the position is in the tree of this size.
+
+    Raises:
+        NotFound: the position is not below the size, or the log is shorter.
+
+    """
+    if not 0 <= position < size <= _size(session):
+        raise NotFound("Ask for a position below a size that the log has reached.")
+    return _compute(session, lambda nodes: merkle.inclusion_path(position, size, nodes))
+
+
+def consistency_path(session: Session, first: int, second: int) -> list[bytes]:
+    """Return the proof that the second tree appends to the first.
+
+    Raises:
+        NotFound: the sizes are not in order, or the log is shorter.
+
+    """
+    if not 0 <= first <= second <= _size(session):
+        raise NotFound("Ask for two sizes in order, up to the size of the log.")
+    return _compute(session, lambda nodes: merkle.consistency_path(first, second, nodes))
+
+
+def replay(session: Session) -> list[str]:
+    """Recompute the whole log from its entries; return every contradiction found.
+
+    Reads each entry once, in batches; meant for an operator's scrub, not for a request.
+    """
+    problems: list[str] = []
+    hashes: list[bytes] = []
+    while batch := leaves(session, len(hashes), BATCH):
+        if [leaf.position for leaf in batch] != list(range(len(hashes), len(hashes) + len(batch))):
+            problems.append(f"positions from {len(hashes)} on have a gap")
+            break
+        hashes += [leaf.hash for leaf in batch]
+    grown = merkle.append(0, {}, iter(hashes))
+    stored = {(node.level, node.index): node.hash for node in session.scalars(select(AuditNode))}
+    if stored != dict(grown.nodes):
+        wrong = {
+            a for a in stored.keys() | grown.nodes.keys() if stored.get(a) != grown.nodes.get(a)
+        }
+        problems.append(f"{len(wrong)} tree nodes differ from the entries, first {min(wrong)}")
+    problems += [
+        f"tree head of size {row.size} differs from the entries"
+        for row in session.scalars(select(AuditHead).order_by(AuditHead.size))
+        if row.size > grown.size or merkle.root(row.size, grown.nodes.__getitem__) != row.root_hash
+    ]
+    unplaced = session.scalar(
+        select(func.count())
+        .select_from(AuditEntry)
+        .where(
+            ~exists().where(AuditLeaf.entry_id == AuditEntry.id),
+            ~exists().where(AuditPending.entry_id == AuditEntry.id),
+        )
+    )
+    if unplaced:
+        problems.append(f"{unplaced} entries have no place and await none")
+    return problems
+
+
+def _size(session: Session) -> int:
+    return session.scalar(select(func.max(AuditHead.size))) or 0
+
+
+def _nodes(session: Session, addresses: Sequence[merkle.Address]) -> dict[merkle.Address, bytes]:
+    if not addresses:
+        return {}
+    rows = session.execute(
+        select(AuditNode.level, AuditNode.index, AuditNode.hash).where(
+            tuple_(AuditNode.level, AuditNode.index).in_(addresses)
+        )
+    )
+    return {(level, index): value for level, index, value in rows}
+
+
+def _compute(session: Session, path: merkle.PathFunction) -> list[bytes]:
+    # A first run finds out which nodes are asked for, so that one query fetches them all.
+    asked: list[merkle.Address] = []
+
+    def record(address: merkle.Address) -> bytes:
+        asked.append(address)
+        return b""
+
+    path(record)
+    return path(_nodes(session, asked).__getitem__)

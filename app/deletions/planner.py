@@ -1,0 +1,175 @@
+"""Batch pending erasures into unlearning jobs, by each model's policy."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import distinct, exists, func, select
+from sqlalchemy.orm import Session
+
+from app import lifecycle
+from app.db import clock, try_lock
+from app.deletions import settlement
+from app.tables import (
+    Erasure,
+    ErasureStatus,
+    JobStatus,
+    ManifestEntry,
+    ModelStatus,
+    RegisteredModel,
+    RequestedSample,
+    UnlearningJob,
+)
+from lethe.policy import Batching, Policy
+
+# The audit log's canonical JSON holds whole numbers up to this exactly (RFC 8785, 3.2.2.3).
+LARGEST_SEED = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one model has pending."""
+
+    samples: int
+    oldest_at: datetime
+    nearest_due_at: datetime | None
+
+
+def plan(session: Session) -> list[UUID]:
+    """Make a job for each model whose backlog is due; return the new jobs.
+
+    One planner at a time: another that finds the lock taken has nothing to do.
+    """
+    if not try_lock(session, "planner"):
+        return []
+    at = clock(session)
+    unfinished = exists().where(
+        UnlearningJob.model_id == RegisteredModel.id,
+        UnlearningJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
+    )
+    pending = exists().where(
+        Erasure.model_id == RegisteredModel.id, Erasure.status == ErasureStatus.PENDING
+    )
+    models = session.scalars(
+        select(RegisteredModel).where(
+            RegisteredModel.status == ModelStatus.READY, pending, ~unfinished
+        )
+    ).all()
+    jobs = []
+    for model in models:
+        policy = Policy.model_validate(model.policy)
+        if is_due(_backlog(session, model.id), policy.batching, at):
+            job = _make_job(session, model, policy)
+            if job is not None:
+                jobs.append(job.id)
+    return jobs
+
+
+def is_due(backlog: Backlog, batching: Batching, at: datetime) -> bool:
+    """Tell whether a backlog has reached any of the policy's bounds."""
+    return (
+        backlog.samples >= batching.max_samples
+        or at - backlog.oldest_at >= batching.max_wait
+        or (
+            backlog.nearest_due_at is not None
+            and backlog.nearest_due_at - at <= batching.deadline_headroom
+        )
+    )
+
+
+def _backlog(session: Session, model_id: UUID) -> Backlog:
+    samples, oldest_at, nearest_due_at = session.execute(
+        select(
+            func.sum(Erasure.sample_count), func.min(Erasure.created_at), func.min(Erasure.due_at)
+        ).where(Erasure.model_id == model_id, Erasure.status == ErasureStatus.PENDING)
+    ).one()
+    return Backlog(int(samples), oldest_at, nearest_due_at)
+
+
+def _make_job(session: Session, model: RegisteredModel, policy: Policy) -> UnlearningJob | None:
+    batch = _without_forgotten(session, _most_urgent(session, model.id, policy.batching))
+    if not batch:
+        return None
+    parent_id = model.current_version_id
+    if parent_id is None:
+        raise RuntimeError(f"model {model.id} is ready and has no current version")
+    requests = [erasure.request_id for erasure in batch]
+    samples = session.scalars(
+        select(func.count(distinct(ManifestEntry.sample_digest)))
+        .join(RequestedSample, RequestedSample.sample_digest == ManifestEntry.sample_digest)
+        .where(
+            ManifestEntry.model_id == model.id,
+            ManifestEntry.forgotten_by_job_id.is_(None),
+            RequestedSample.request_id.in_(requests),
+        )
+    ).one()
+    job = lifecycle.begin(
+        session,
+        UnlearningJob(
+            model_id=model.id,
+            parent_version_id=parent_id,
+            policy=model.policy,
+            seed=secrets.randbelow(LARGEST_SEED),
+            sample_count=samples,
+        ),
+        {
+            "model": str(model.id),
+            "parent": str(parent_id),
+            "erasures": len(batch),
+            "samples": samples,
+        },
+    )
+    lifecycle.move(
+        session,
+        Erasure,
+        [erasure.id for erasure in batch],
+        ErasureStatus.SCHEDULED,
+        values={"job_id": job.id},
+        facts={"job": str(job.id)},
+    )
+    settlement.settle(session, requests)
+    return job
+
+
+def _most_urgent(session: Session, model_id: UUID, batching: Batching) -> Sequence[Erasure]:
+    # Each erasure has at least one sample, so that no more rows than this can fit.
+    rows = session.scalars(
+        select(Erasure)
+        .where(Erasure.model_id == model_id, Erasure.status == ErasureStatus.PENDING)
+        .order_by(Erasure.due_at.asc().nulls_last(), Erasure.created_at, Erasure.id)
+        .limit(batching.max_samples)
+        .with_for_update()
+    ).all()
+    batch: list[Erasure] = []
+    samples = 0
+    for erasure in rows:
+        samples += erasure.sample_count
+        if batch and samples > batching.max_samples:
+            break
+        batch.append(erasure)
+    return batch
+
+
+def _without_forgotten(session: Session, batch: Sequence[Erasure]) -> list[Erasure]:
+    remaining = set(
+        session.scalars(
+            select(Erasure.id)
+            .join(RequestedSample, RequestedSample.request_id == Erasure.request_id)
+            .join(
+                ManifestEntry,
+                (ManifestEntry.model_id == Erasure.model_id)
+                & (ManifestEntry.sample_digest == RequestedSample.sample_digest),
+            )
+            .where(
+                Erasure.id.in_([erasure.id for erasure in batch]),
+                ManifestEntry.forgotten_by_job_id.is_(None),
+            )
+            .distinct()
+        )
+    )
+    forgotten = [erasure for erasure in batch if erasure.id not in remaining]
+    settlement.complete_forgotten(session, forgotten)
+    settlement.settle(session, [erasure.request_id for erasure in forgotten])
+    return [erasure for erasure in batch if erasure.id in remaining]

@@ -1,0 +1,117 @@
+"""Deletion requests over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Response, status
+from pydantic import StringConstraints
+from sqlalchemy.orm import Session
+
+from app import queue
+from app.audit import service as audit
+from app.db import transaction
+from app.deletions import schemas, service
+from app.errors import Conflict, IdempotencyKeyReused, InvalidCursor, NotFound, UnknownModel
+from app.privacy import digest_for
+from app.problems import responses
+from app.security import Caller
+from app.settings import settings
+from app.tables import DeletionRequest, RequestStatus
+from app.wire import COMMON, WITH_BODY, Cursor, Limit, accepted, retry_after
+
+router = APIRouter(prefix="/v1/deletion-requests", tags=["deletion requests"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="A key of your own making. The same key and body give the first answer again.",
+        examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+    ),
+    StringConstraints(min_length=1, max_length=255),
+]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        **accepted("/v1/deletion-requests/6f1f0f3e-3f0c-4e0e-9f5b-1d3c8f6c2a11"),
+        **responses(*WITH_BODY, UnknownModel, IdempotencyKeyReused, Conflict),
+    },
+)
+def submit(
+    body: schemas.NewDeletionRequest,
+    caller: Caller,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> schemas.DeletionRequestAnswer:
+    """Ask for samples to be forgotten. When this answers 202, the request is stored for good."""
+    id_key = settings().required_id_key()
+    intake = service.take_in(
+        service.Submission(
+            body.sample_ids, body.model, body.regulation, body.reference, body.reason
+        ),
+        id_key,
+    )
+    key_digest = idempotency_key and digest_for(id_key, "idempotency-key", idempotency_key.encode())
+    with transaction() as session:
+        request, is_new = service.submit(session, caller.name, intake, key_digest or None)
+        answer = _describe(session, [request])[0]
+    # Committed: only now may anybody act on it or hear of it.
+    if is_new:
+        queue.nudge(queue.PLAN)
+    response.headers["Location"] = f"{router.prefix}/{request.id}"
+    response.headers.update(retry_after())
+    return answer
+
+
+@router.get("", responses=responses(*COMMON, InvalidCursor))
+def browse(
+    _: Caller,
+    status: RequestStatus | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> schemas.DeletionRequestPage:
+    """List deletion requests, newest first."""
+    with transaction() as session:
+        page = service.browse(session, status, cursor, limit)
+        return schemas.DeletionRequestPage(
+            items=_describe(session, list(page.rows)), next_cursor=page.next_cursor
+        )
+
+
+@router.get("/{request_id}", responses=responses(*COMMON, NotFound))
+def get(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRequestAnswer:
+    """Say where a request stands."""
+    with transaction() as session:
+        answer = _describe(session, [service.get(session, request_id)])[0]
+    if answer.finished_at is None:
+        response.headers.update(retry_after())
+    return answer
+
+
+@router.get("/{request_id}/receipt", responses=responses(*COMMON, NotFound, Conflict))
+def receipt(request_id: UUID, _: Caller) -> schemas.Receipt:
+    """Return what proves that a finished request was fulfilled, as far as it was."""
+    with transaction() as session:
+        request = service.get(session, request_id)
+        if request.finished_at is None:
+            raise Conflict(f"The request is {request.status}; its receipt comes with its end.")
+        answer = _describe(session, [request])[0]
+        subjects = [request.id, *service.versions_behind(session, request.id)]
+    return schemas.Receipt(request=answer, proofs=audit.prove_all_about(subjects))
+
+
+def _describe(
+    session: Session, requests: list[DeletionRequest]
+) -> list[schemas.DeletionRequestAnswer]:
+    erasures = service.erasures_of(session, [request.id for request in requests])
+    names = service.model_names(session, requests)
+    return [
+        schemas.describe(
+            request,
+            erasures[request.id],
+            None if request.model_id is None else names[request.model_id],
+        )
+        for request in requests
+    ]

@@ -1,0 +1,172 @@
+"""Find what requests concern, and sum up where they stand from their erasures."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import Integer, cast, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from app import lifecycle
+from app.db import now
+from app.tables import (
+    DeletionRequest,
+    Erasure,
+    ErasureStatus,
+    ManifestEntry,
+    ModelStatus,
+    ModelVersion,
+    RegisteredModel,
+    RequestedSample,
+    RequestStatus,
+)
+
+
+def match(
+    session: Session, requests: Collection[DeletionRequest], model_id: UUID | None = None
+) -> None:
+    """Add an erasure for each ready model, or this one, that was trained on requested samples."""
+    by_id = {request.id: request for request in requests}
+    held = (
+        select(
+            RequestedSample.request_id,
+            ManifestEntry.model_id,
+            func.count(),
+            func.sum(cast(ManifestEntry.forgotten_by_job_id.is_(None), Integer)),
+        )
+        .join(ManifestEntry, ManifestEntry.sample_digest == RequestedSample.sample_digest)
+        .join(RegisteredModel, RegisteredModel.id == ManifestEntry.model_id)
+        .join(DeletionRequest, DeletionRequest.id == RequestedSample.request_id)
+        .where(
+            RequestedSample.request_id.in_(by_id),
+            RegisteredModel.status == ModelStatus.READY,
+            or_(
+                DeletionRequest.model_id.is_(None),
+                DeletionRequest.model_id == ManifestEntry.model_id,
+            ),
+        )
+        .group_by(RequestedSample.request_id, ManifestEntry.model_id)
+    )
+    if model_id is not None:
+        held = held.where(ManifestEntry.model_id == model_id)
+    found = session.execute(held).tuples().all()
+    erasures = [
+        Erasure(
+            request_id=request_id,
+            model_id=model,
+            sample_count=count,
+            due_at=by_id[request_id].due_at,
+        )
+        for request_id, model, count, _ in found
+    ]
+    lifecycle.begin_all(
+        session,
+        erasures,
+        lambda e: {
+            "request": str(e.request_id),
+            "model": str(e.model_id),
+            "samples": e.sample_count,
+        },
+    )
+    complete_forgotten(
+        session, [erasure for erasure, row in zip(erasures, found, strict=True) if not row[3]]
+    )
+
+
+def complete_forgotten(session: Session, erasures: Collection[Erasure]) -> None:
+    """Complete erasures whose samples earlier jobs forgot: the current version is without them."""
+    for model_id in sorted({erasure.model_id for erasure in erasures}):
+        version = session.scalars(
+            select(ModelVersion)
+            .join(RegisteredModel, RegisteredModel.current_version_id == ModelVersion.id)
+            .where(RegisteredModel.id == model_id)
+        ).one()
+        lifecycle.move(
+            session,
+            Erasure,
+            [erasure.id for erasure in erasures if erasure.model_id == model_id],
+            ErasureStatus.COMPLETED,
+            values={"version_id": version.id, "finished_at": now()},
+            facts={"version": version.number, "digest": version.digest, "forgotten_before": True},
+        )
+
+
+def settle(session: Session, request_ids: Collection[UUID]) -> None:
+    """Bring requests to the status that their erasures add up to."""
+    requests = session.scalars(
+        select(DeletionRequest)
+        .where(DeletionRequest.id.in_(request_ids))
+        # In one order, so that two transactions that settle the same requests wait, not deadlock.
+        .order_by(DeletionRequest.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    statuses: dict[UUID, set[str]] = {request.id: set() for request in requests}
+    rows = select(Erasure.request_id, Erasure.status).where(Erasure.request_id.in_(statuses))
+    for request_id, status in session.execute(rows):
+        statuses[request_id].add(status)
+    for request in requests:
+        status = _sum_up(statuses[request.id]) or (
+            RequestStatus.PENDING if _is_awaited(session, request) else RequestStatus.NOTHING_FOUND
+        )
+        if status == request.status:
+            continue
+        done = status in (RequestStatus.COMPLETED, RequestStatus.NOTHING_FOUND)
+        lifecycle.move_one(
+            session,
+            DeletionRequest,
+            request.id,
+            status,
+            values={"finished_at": now() if done else None},
+            facts=_outcome(session, request) if done else None,
+        )
+
+
+def _sum_up(erasures: set[str]) -> RequestStatus | None:
+    if not erasures:
+        return None
+    if ErasureStatus.NEEDS_ATTENTION in erasures:
+        return RequestStatus.NEEDS_ATTENTION
+    for status in (ErasureStatus.COMPLETED, ErasureStatus.CANCELLED, ErasureStatus.REJECTED):
+        if erasures == {status}:
+            return RequestStatus(status.value)
+    begun = {ErasureStatus.SCHEDULED, ErasureStatus.COMPLETED}
+    if not erasures & {ErasureStatus.SCHEDULED, ErasureStatus.PENDING}:
+        return RequestStatus.COMPLETED  # some completed, the rest cancelled or rejected
+    return RequestStatus.IN_PROGRESS if erasures & begun else RequestStatus.PENDING
+
+
+def _is_awaited(session: Session, request: DeletionRequest) -> bool:
+    # A model registered after the request is not part of what it asked for.
+    checking = exists().where(
+        RegisteredModel.status == ModelStatus.CHECKING,
+        RegisteredModel.created_at <= request.received_at,
+    )
+    if request.model_id is not None:
+        checking = checking.where(RegisteredModel.id == request.model_id)
+    return bool(session.scalar(select(checking)))
+
+
+def _outcome(session: Session, request: DeletionRequest) -> dict[str, object]:
+    rows = session.execute(
+        select(Erasure, ModelVersion)
+        .outerjoin(ModelVersion, ModelVersion.id == Erasure.version_id)
+        .where(Erasure.request_id == request.id)
+        .order_by(Erasure.model_id)
+    )
+    return {
+        "regulation": request.regulation,
+        "samples": request.sample_count,
+        "received_at": request.received_at.isoformat(),
+        "erasures": [
+            {
+                "model": str(erasure.model_id),
+                "samples": erasure.sample_count,
+                "status": erasure.status,
+                "job": str(erasure.job_id) if erasure.job_id else None,
+                "version": version.number if version else None,
+                "digest": version.digest if version else None,
+                "guarantee": version.guarantee if version else None,
+            }
+            for erasure, version in rows
+        ],
+    }

@@ -1,0 +1,154 @@
+"""What can go wrong, as one tree; each leaf has an HTTP status and a stable problem type.
+
+LetheError
+├── Invalid                       422  the request is understood and cannot be accepted
+│   ├── InvalidCursor             422
+│   ├── UnknownModel              422
+│   ├── NotACheckpoint            422
+│   ├── UnknownCheckpoint         422
+│   └── IdempotencyKeyReused      422
+├── Malformed                     400  the body cannot be read
+├── Unauthorized                  401
+├── NotFound                      404
+├── Gone                          410
+├── Conflict                      409
+│   ├── NameTaken                 409
+│   └── NoCurrentVersion          409
+├── ContentTooLarge               413
+├── RangeNotSatisfiable           416
+├── StorageFailed                 507  the artifact store did not take the bytes
+└── Unavailable                   503  a dependency is down; nothing was stored
+
+IllegalMove and LeaseLost are not answers to a client: they mean that somebody else was faster.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+PROBLEM_TYPE_PREFIX = "urn:lethe:problem:"
+
+
+class LetheError(Exception):
+    """An error that a client is told about in RFC 9457 form; the message says what to do."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    headers: Mapping[str, str] | None = None
+
+    def __init__(self, detail: str) -> None:
+        """Keep the detail, which must never quote a sample ID."""
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Invalid(LetheError):
+    """The request is well formed and cannot be accepted."""
+
+    status, slug, title = 422, "invalid-request", "The request is not valid"
+
+
+class InvalidCursor(Invalid):
+    """A page cursor that this service did not make."""
+
+    slug, title = "invalid-cursor", "The cursor is not valid"
+
+
+class UnknownModel(Invalid):
+    """A deletion request names a model that is not registered."""
+
+    slug, title = "unknown-model", "No such model is registered"
+
+
+class NotACheckpoint(Invalid):
+    """The upload is not a safetensors file."""
+
+    slug, title = "not-a-checkpoint", "The file is not a safetensors checkpoint"
+
+
+class UnknownCheckpoint(Invalid):
+    """A registration names a checkpoint that the artifact store does not hold."""
+
+    slug, title = "unknown-checkpoint", "No such checkpoint is stored"
+
+
+class IdempotencyKeyReused(Invalid):
+    """The same Idempotency-Key came with another body."""
+
+    slug, title = "idempotency-key-reused", "The Idempotency-Key was used for another request"
+
+
+class Malformed(LetheError):
+    """The body cannot be read at all."""
+
+    status, slug, title = 400, "malformed", "The request cannot be read"
+
+
+class Unauthorized(LetheError):
+    """No bearer key, or a wrong one; the two are answered alike."""
+
+    status, slug, title = 401, "unauthorized", "A valid bearer key is needed"
+    headers: Mapping[str, str] | None = {"WWW-Authenticate": "Bearer"}
+
+
+class NotFound(LetheError):
+    """No such resource."""
+
+    status, slug, title = 404, "not-found", "No such resource"
+
+
+class Gone(LetheError):
+    """It was here, and has been withdrawn for good."""
+
+    status, slug, title = 410, "gone", "The resource was withdrawn"
+
+
+class Conflict(LetheError):
+    """The resource is not in a state that allows this."""
+
+    status, slug, title = 409, "conflict", "The resource's state does not allow this"
+
+
+class NameTaken(Conflict):
+    """A model of this name is registered already."""
+
+    slug, title = "name-taken", "A model of this name is registered"
+
+
+class NoCurrentVersion(Conflict):
+    """The model has no published version yet."""
+
+    slug, title = "no-current-version", "The model has no current version"
+
+
+class ContentTooLarge(LetheError):
+    """The body exceeds the limit."""
+
+    status, slug, title = 413, "content-too-large", "The body is too large"
+
+
+class RangeNotSatisfiable(LetheError):
+    """The requested range lies outside the file."""
+
+    status, slug, title = 416, "range-not-satisfiable", "The range lies outside the file"
+
+
+class StorageFailed(LetheError):
+    """The artifact store is full, read-only or broken."""
+
+    status, slug, title = 507, "storage-failed", "The artifact store did not take the file"
+
+
+class Unavailable(LetheError):
+    """The database cannot be reached."""
+
+    status, slug, title = 503, "unavailable", "The service cannot store anything at the moment"
+    headers: Mapping[str, str] | None = {"Retry-After": "5"}
+
+
+class IllegalMove(Exception):
+    """A status was to change in a way that the lifecycle does not allow."""
+
+
+class LeaseLost(Exception):
+    """The job's lease belongs to another claim by now; whatever was computed is void."""

@@ -1,0 +1,180 @@
+"""Claim, renew and take back jobs: who may work on what, and for how long.
+
+A claim raises the job's fence; every later write of a claim is guarded by the fence it got.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.orm import Session
+
+from app import lifecycle
+from app.errors import IllegalMove, LeaseLost
+from app.tables import (
+    Erasure,
+    JobStatus,
+    ManifestEntry,
+    ModelVersion,
+    RegisteredModel,
+    RequestedSample,
+    UnlearningJob,
+)
+from lethe.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a worker needs to know of a job it has claimed; it holds no database rows."""
+
+    id: UUID
+    fence: int
+    attempt: int
+    model_id: UUID
+    recipe: str
+    policy: Policy
+    seed: int
+    parent_id: UUID
+    parent_digest: str
+    data_fingerprint: str
+    id_key_id: str
+    forget_digests: frozenset[bytes]
+    forgotten_digests: frozenset[bytes]
+
+
+def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job | None:
+    """Take the job for one lease; None if it is not to be had, which is no error."""
+    try:
+        row = lifecycle.move_one(
+            session,
+            UnlearningJob,
+            job_id,
+            JobStatus.RUNNING,
+            values={
+                "fence": UnlearningJob.fence + 1,
+                "attempts": UnlearningJob.attempts + 1,
+                "lease_expires_at": func.clock_timestamp() + lease,
+                "worker": worker,
+                "started_at": func.clock_timestamp(),
+                "progress": None,
+                "error": None,
+            },
+            facts=lambda job: {"attempt": job.attempts, "fence": job.fence},
+        )
+    except IllegalMove:
+        return None
+    model = session.get_one(RegisteredModel, row.model_id)
+    parent = session.get_one(ModelVersion, row.parent_version_id)
+    if model.data_fingerprint is None or model.id_key_id is None:
+        raise RuntimeError(f"model {model.id} has a job and was never checked")
+    return Job(
+        id=row.id,
+        fence=row.fence,
+        attempt=row.attempts,
+        model_id=model.id,
+        recipe=model.recipe,
+        policy=Policy.model_validate(row.policy),
+        seed=row.seed,
+        parent_id=parent.id,
+        parent_digest=parent.digest,
+        data_fingerprint=model.data_fingerprint,
+        id_key_id=model.id_key_id,
+        forget_digests=frozenset(session.scalars(_to_forget(row))),
+        forgotten_digests=frozenset(
+            session.scalars(
+                select(ManifestEntry.sample_digest).where(
+                    ManifestEntry.model_id == model.id,
+                    ManifestEntry.forgotten_by_job_id.is_not(None),
+                )
+            )
+        ),
+    )
+
+
+def renew(session: Session, job: Job, lease: timedelta, progress: Mapping[str, Any] | None) -> None:
+    """Hold the job for another lease and note how far it is.
+
+    Raises:
+        LeaseLost: another claim has it, or it was taken back.
+
+    """
+    renewed = session.execute(
+        update(UnlearningJob)
+        .where(UnlearningJob.id == job.id, *held_by(job))
+        .values(lease_expires_at=func.clock_timestamp() + lease, progress=progress)
+        .returning(UnlearningJob.id)
+    ).first()
+    if renewed is None:
+        raise LeaseLost(f"job {job.id}: the lease of fence {job.fence} is lost")
+
+
+def held_by(job: Job) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which a claim still has its job."""
+    return (UnlearningJob.fence == job.fence, UnlearningJob.status == JobStatus.RUNNING)
+
+
+def lock_held(session: Session, job: Job) -> None:
+    """Keep a claim's job from being taken back until the transaction ends.
+
+    Raises:
+        LeaseLost: another claim has the job.
+
+    """
+    held = session.scalar(
+        select(UnlearningJob.id).where(UnlearningJob.id == job.id, *held_by(job)).with_for_update()
+    )
+    if held is None:
+        raise LeaseLost(f"job {job.id}: the lease of fence {job.fence} is lost")
+
+
+def requeue(
+    session: Session, job_ids: Sequence[UUID], error: str, *conditions: ColumnElement[bool]
+) -> None:
+    """Queue jobs for another attempt.
+
+    Raises:
+        LeaseLost: one of them was claimed or ended meanwhile.
+
+    """
+    moved = lifecycle.move(
+        session,
+        UnlearningJob,
+        job_ids,
+        JobStatus.QUEUED,
+        *conditions,
+        values={"lease_expires_at": None, "worker": None, "progress": None, "error": error},
+        facts=lambda job: {"attempt": job.attempts, "error": error},
+    )
+    if len(moved) < len(job_ids):
+        raise LeaseLost("a job was claimed or ended meanwhile")
+
+
+def requested(job_id: UUID) -> Select[bytes]:
+    """Select the digests that the requests behind a job ask for."""
+    return (
+        select(RequestedSample.sample_digest)
+        .join(Erasure, Erasure.request_id == RequestedSample.request_id)
+        .where(Erasure.job_id == job_id)
+    )
+
+
+def _to_forget(job: UnlearningJob) -> Select[bytes]:
+    return select(ManifestEntry.sample_digest).where(
+        ManifestEntry.model_id == job.model_id,
+        ManifestEntry.forgotten_by_job_id.is_(None),
+        ManifestEntry.sample_digest.in_(requested(job.id)),
+    )
+
+
+def queued(session: Session) -> list[UUID]:
+    """Return the jobs that wait for a worker, oldest first."""
+    return list(
+        session.scalars(
+            select(UnlearningJob.id)
+            .where(UnlearningJob.status == JobStatus.QUEUED)
+            .order_by(UnlearningJob.created_at)
+        )
+    )

@@ -1,0 +1,90 @@
+"""What jobs look like on the wire."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from app.jobs.service import JobView
+from app.tables import JobStatus
+from app.wire import Answer, VersionName
+
+
+class RungAnswer(Answer):
+    """One method that the job tried, with all that verification found."""
+
+    attempt: int = Field(examples=[1])
+    position: int = Field(examples=[0])
+    method: str = Field(examples=["iau"])
+    guarantee: str | None = Field(examples=["approximate"])
+    passed: bool
+    verdict: dict[str, Any] | None = Field(description="The checks; null if the method failed.")
+    evidence: dict[str, Any] = Field(description="What the method did, in numbers.")
+    seconds: float
+
+
+class Progress(Answer):
+    """How far a running job is."""
+
+    phase: str = Field(examples=["nabla_tau"])
+    fraction: float = Field(ge=0, le=1, examples=[0.4])
+
+
+class JobAnswer(Answer):
+    """One batch of erasures for one model."""
+
+    id: UUID
+    model: str = Field(examples=["digits"])
+    status: JobStatus
+    erasure_count: int
+    sample_count: int = Field(description="Samples to forget that no earlier job forgot.")
+    attempts: int
+    progress: Progress | None
+    error: str | None
+    version: VersionName | None = Field(description="The version that the job published.")
+    rungs: list[RungAnswer]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobPage(Answer):
+    """Some jobs, newest first."""
+
+    items: list[JobAnswer]
+    next_cursor: str | None
+
+
+def describe(view: JobView) -> JobAnswer:
+    """Return a job as its readers see it."""
+    job, version = view.job, view.version
+    return JobAnswer(
+        id=job.id,
+        model=view.model,
+        status=JobStatus(job.status),
+        erasure_count=view.erasures,
+        sample_count=job.sample_count,
+        attempts=job.attempts,
+        progress=None if job.progress is None else Progress(**job.progress),
+        error=job.error,
+        version=None
+        if version is None
+        else VersionName(number=version.number, digest=version.digest, guarantee=version.guarantee),
+        rungs=[
+            RungAnswer(
+                attempt=rung.attempt,
+                position=rung.position,
+                method=rung.method,
+                guarantee=rung.guarantee,
+                passed=rung.passed,
+                verdict=rung.verdict,
+                evidence=rung.evidence,
+                seconds=rung.seconds,
+            )
+            for rung in view.rungs
+        ],
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )

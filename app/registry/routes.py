@@ -1,0 +1,207 @@
+"""Checkpoints, models and their versions over HTTP."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from app import queue
+from app.artifacts import ArtifactStore
+from app.checkpoints import require_safetensors
+from app.db import transaction
+from app.errors import (
+    ContentTooLarge,
+    Gone,
+    InvalidCursor,
+    Malformed,
+    NameTaken,
+    NoCurrentVersion,
+    NotACheckpoint,
+    NotFound,
+    RangeNotSatisfiable,
+    StorageFailed,
+    UnknownCheckpoint,
+)
+from app.problems import responses
+from app.registry import schemas, service, weights
+from app.security import Caller
+from app.settings import settings
+from app.tables import ModelStatus, ModelVersion, RegisteredModel, VersionStatus
+from app.wire import COMMON, WITH_BODY, Cursor, Limit, Name, accepted, retry_after
+
+CHECKPOINTS = "/v1/checkpoints"
+
+router = APIRouter(tags=["models"])
+
+IfNoneMatch = Annotated[str | None, Header(max_length=2_000)]
+
+
+@router.post(
+    CHECKPOINTS,
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {
+            "description": "Durable in the artifact store.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
+        **responses(*COMMON, Malformed, ContentTooLarge, NotACheckpoint, StorageFailed),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {weights.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload(request: Request, _: Caller, response: Response) -> schemas.CheckpointAnswer:
+    """Store a safetensors file. It is streamed to the disk and never held in memory whole."""
+    with _store().incoming(settings().checkpoint_limit) as file:
+        try:
+            async for chunk in request.stream():
+                await run_in_threadpool(file.write, chunk)
+        except ClientDisconnect as error:
+            raise Malformed("The upload broke off; send it again.") from error
+        await run_in_threadpool(require_safetensors, file.flush())
+        stored = await run_in_threadpool(file.keep)
+    response.headers["Location"] = f"{CHECKPOINTS}/{stored.digest}"
+    return schemas.CheckpointAnswer(digest=stored.digest, size_bytes=stored.size_bytes)
+
+
+@router.get(CHECKPOINTS + "/{digest}", responses=responses(*COMMON, NotFound))
+def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
+    """Say whether a checkpoint is stored."""
+    path = _store().find(digest)
+    if path is None:
+        raise NotFound("No checkpoint of this digest is stored; upload it.")
+    return schemas.CheckpointAnswer(digest=digest, size_bytes=path.stat().st_size)
+
+
+@router.post(
+    "/v1/models",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        **accepted("/v1/models/digits"),
+        **responses(*WITH_BODY, UnknownCheckpoint, NameTaken),
+    },
+)
+def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.ModelAnswer:
+    """Register a model. A worker checks it; then it is `ready`, or `rejected` with all reasons."""
+    if _store().find(body.checkpoint) is None:
+        raise UnknownCheckpoint(f"Upload it first: POST {CHECKPOINTS}.")
+    with transaction() as session:
+        model = service.register(session, body.name, body.recipe, body.checkpoint, body.policy)
+    queue.nudge(queue.CHECK_MODEL, model.id)
+    response.headers["Location"] = f"/v1/models/{model.name}"
+    response.headers.update(retry_after())
+    return schemas.describe_model(model, None)
+
+
+@router.get("/v1/models", responses=responses(*COMMON, InvalidCursor))
+def browse(
+    _: Caller,
+    status: ModelStatus | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> schemas.ModelPage:
+    """List models, newest first."""
+    with transaction() as session:
+        page = service.browse(session, status, cursor, limit)
+        current = service.current_versions(session, page.rows)
+    return schemas.ModelPage(
+        items=[schemas.describe_model(model, current.get(model.id)) for model in page.rows],
+        next_cursor=page.next_cursor,
+    )
+
+
+@router.get("/v1/models/{name}", responses=responses(*COMMON, NotFound))
+def get(name: Name, _: Caller, response: Response) -> schemas.ModelAnswer:
+    """Return one model."""
+    with transaction() as session:
+        model = service.get(session, name)
+        current = service.current_versions(session, [model])
+    if model.status == ModelStatus.CHECKING:
+        response.headers.update(retry_after())
+    return schemas.describe_model(model, current.get(model.id))
+
+
+@router.get("/v1/models/{name}/versions", responses=responses(*COMMON, NotFound))
+def versions(name: Name, _: Caller) -> schemas.VersionList:
+    """Return a model's versions, oldest first."""
+    with transaction() as session:
+        model = service.get(session, name)
+        found = service.versions(session, model)
+    return schemas.VersionList(items=schemas.describe_versions(model.name, found))
+
+
+@router.get("/v1/models/{name}/versions/{number}", responses=responses(*COMMON, NotFound))
+def version(name: Name, number: schemas.Number, _: Caller) -> schemas.VersionAnswer:
+    """Return one version."""
+    with transaction() as session:
+        model = service.get(session, name)
+        return _describe(service.lineage(session, service.version(session, model, number)), model)
+
+
+@router.get("/v1/models/{name}/current", responses=responses(*COMMON, NotFound, NoCurrentVersion))
+def current(name: Name, _: Caller) -> schemas.VersionAnswer:
+    """Return the version to serve now."""
+    with transaction() as session:
+        model = service.get(session, name)
+        return _describe(service.lineage(session, service.current(session, model)), model)
+
+
+_DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {weights.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        "description": "The safetensors file; `ETag` is its digest.",
+    },
+    206: {"description": "The ranges of the file that were asked for."},
+    304: {"description": "The client has it already."},
+}
+
+
+@router.get(
+    "/v1/models/{name}/current/weights",
+    response_class=Response,
+    responses={
+        **_DOWNLOAD,
+        **responses(*COMMON, Malformed, NotFound, NoCurrentVersion, RangeNotSatisfiable),
+    },
+)
+def current_weights(name: Name, _: Caller, if_none_match: IfNoneMatch = None) -> Response:
+    """Download the current weights."""
+    with transaction() as session:
+        found = service.current(session, service.get(session, name))
+    return _download(name, found, if_none_match)
+
+
+@router.get(
+    "/v1/models/{name}/versions/{number}/weights",
+    response_class=Response,
+    responses={**_DOWNLOAD, **responses(*COMMON, Malformed, NotFound, Gone, RangeNotSatisfiable)},
+)
+def version_weights(
+    name: Name, number: schemas.Number, _: Caller, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Download the weights of one version, unless it was withdrawn: it still holds the data."""
+    with transaction() as session:
+        found = service.version(session, service.get(session, name), number)
+    if found.status != VersionStatus.CURRENT:
+        raise Gone("This version was withdrawn; download the current one.")
+    return _download(name, found, if_none_match)
+
+
+def _download(name: str, found: ModelVersion, if_none_match: str | None) -> Response:
+    path = _store().find(found.digest)
+    if path is None:
+        raise StorageFailed("The artifact store lacks the weights of this version.")
+    file_name = f"{name}-{found.number}.safetensors"
+    return weights.answer(path, found.digest, file_name, if_none_match)
+
+
+def _describe(chain: list[ModelVersion], model: RegisteredModel) -> schemas.VersionAnswer:
+    return schemas.describe_versions(model.name, chain)[-1]
+
+
+def _store() -> ArtifactStore:
+    return ArtifactStore(settings().artifacts_folder)

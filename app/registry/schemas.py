@@ -1,0 +1,134 @@
+"""What models, versions and checkpoints look like on the wire."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Path
+from pydantic import Field
+
+from app.tables import ModelStatus, ModelVersion, RegisteredModel, VersionStatus
+from app.wire import Answer, Body, Digest, Name, VersionName
+from lethe.policy import Policy
+
+# A version's number; the column that it is looked up in holds 64 bits.
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+_DIGEST = "sha256:" + "5e" * 32
+
+
+class NewModel(Body):
+    """A model to be served: where its code and its weights are."""
+
+    name: Name = Field(examples=["digits"])
+    recipe: Name = Field(
+        description="Entry point name of an installed Recipe, in the group lethe.recipes.",
+        examples=["digits"],
+    )
+    checkpoint: Digest = Field(
+        description="Digest of a checkpoint in the artifact store.", examples=[_DIGEST]
+    )
+    policy: Policy = Field(Policy(), description="How this model forgets.")
+
+
+class ModelProblem(Answer):
+    """One reason why a model was rejected."""
+
+    code: str = Field(examples=["weights_do_not_fit"])
+    message: str = Field(examples=["The checkpoint lacks 1 parameter of the model: fc.bias."])
+
+
+class ModelAnswer(Answer):
+    """A registered model."""
+
+    id: UUID
+    name: str = Field(examples=["digits"])
+    recipe: str = Field(examples=["digits"])
+    status: ModelStatus
+    problems: list[ModelProblem] = Field(description="Why it was rejected; empty otherwise.")
+    checkpoint: str = Field(examples=[_DIGEST])
+    policy: Policy
+    sample_count: int | None = Field(description="Training samples at registration.")
+    data_fingerprint: str | None
+    current: VersionName | None
+    created_at: datetime
+    checked_at: datetime | None
+
+
+class ModelPage(Answer):
+    """Some models, newest first."""
+
+    items: list[ModelAnswer]
+    next_cursor: str | None
+
+
+class VersionAnswer(Answer):
+    """Immutable weights and where they come from."""
+
+    model: str = Field(examples=["digits"])
+    number: int = Field(examples=[2])
+    digest: str = Field(examples=[_DIGEST])
+    size_bytes: int = Field(examples=[78_124])
+    status: VersionStatus
+    parent_digest: str | None
+    job: UUID | None
+    method: str | None = Field(examples=["nabla_tau"])
+    guarantee: str | None = Field(
+        description="`exact` for weights retrained without the data, `approximate` for others; "
+        "null for the weights that were registered.",
+        examples=["approximate"],
+    )
+    created_at: datetime
+
+
+class VersionList(Answer):
+    """All versions of a model, oldest first: one chain."""
+
+    items: list[VersionAnswer]
+
+
+class CheckpointAnswer(Answer):
+    """A checkpoint that is durable in the artifact store."""
+
+    digest: str = Field(examples=[_DIGEST])
+    size_bytes: int = Field(examples=[78_124])
+
+
+def describe_model(model: RegisteredModel, current: ModelVersion | None) -> ModelAnswer:
+    """Return a model as its readers see it."""
+    return ModelAnswer(
+        id=model.id,
+        name=model.name,
+        recipe=model.recipe,
+        status=ModelStatus(model.status),
+        problems=[ModelProblem(**problem) for problem in model.problems or []],
+        checkpoint=model.checkpoint_digest,
+        policy=Policy.model_validate(model.policy),
+        sample_count=model.sample_count,
+        data_fingerprint=model.data_fingerprint,
+        current=None
+        if current is None
+        else VersionName(number=current.number, digest=current.digest, guarantee=current.guarantee),
+        created_at=model.created_at,
+        checked_at=model.checked_at,
+    )
+
+
+def describe_versions(model: str, versions: list[ModelVersion]) -> list[VersionAnswer]:
+    """Return versions as their readers see them; the list holds the parents that are shown."""
+    digests = {version.id: version.digest for version in versions}
+    return [
+        VersionAnswer(
+            model=model,
+            number=version.number,
+            digest=version.digest,
+            size_bytes=version.size_bytes,
+            status=VersionStatus(version.status),
+            parent_digest=None if version.parent_id is None else digests.get(version.parent_id),
+            job=version.job_id,
+            method=version.method,
+            guarantee=version.guarantee,
+            created_at=version.created_at,
+        )
+        for version in versions
+    ]

@@ -1,0 +1,114 @@
+"""Every setting, in one frozen place; the only reader of the environment."""
+
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1024**2
+# Shorter secrets can be guessed; 32 characters is what `openssl rand -hex 16` prints.
+SHORTEST_SECRET = 32
+# Values that stand in examples, which somebody will deploy.
+EXAMPLE_SECRETS = ("change-me", "changeme", "example", "secret", "password")
+
+
+def _strong(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value()
+    if len(value) < SHORTEST_SECRET:
+        raise ValueError(f"needs at least {SHORTEST_SECRET} characters; try: openssl rand -hex 32")
+    if any(word in value.lower() for word in EXAMPLE_SECRETS):
+        raise ValueError("is an example's value; make one of your own: openssl rand -hex 32")
+    return secret
+
+
+def _sqlalchemy_url(url: SecretStr) -> SecretStr:
+    value = url.get_secret_value()
+    for prefix in ("postgresql://", "postgres://"):
+        if value.startswith(prefix):
+            return SecretStr("postgresql+psycopg://" + value.removeprefix(prefix))
+    if not value.startswith("postgresql+psycopg://"):
+        raise ValueError("must be a postgresql:// URL; Lethe speaks one dialect")
+    return url
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://")):
+        raise ValueError("must be a redis:// or rediss:// URL; Lethe speaks one broker protocol")
+    return url
+
+
+Secret = Annotated[SecretStr, AfterValidator(_strong)]
+
+
+class Settings(BaseSettings):
+    """Read from variables named LETHE_…; durations as ISO 8601 or seconds, sizes as 8MiB."""
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_", frozen=True, extra="ignore")
+
+    mode: Literal["production", "embedded"] = "production"
+
+    # Where things are
+    database_url: Annotated[SecretStr, AfterValidator(_sqlalchemy_url)]
+    broker_url: Annotated[SecretStr, AfterValidator(_redis_url)]
+    artifacts_folder: Path = Path("artifacts")
+
+    # Secrets; each process gets only those that it needs
+    api_key: Secret | None = Field(None, description="Bearer key of the API; needed by it alone.")
+    id_key: Secret | None = Field(None, description="HMAC key of sample IDs; API and workers.")
+
+    # Limits of the API
+    json_body_limit: ByteSize = Field(
+        # 10,000 IDs of 256 bytes take 2.5 MiB, and thrice that when an encoder escapes them.
+        ByteSize(8 * MEBIBYTE)
+    )
+    checkpoint_limit: ByteSize = ByteSize(16 * 1024 * MEBIBYTE)
+
+    # The planner and the jobs
+    plan_interval: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(seconds=5)
+    # A lease is renewed four times in its life: three renewals may fail before it is lost.
+    lease: Annotated[timedelta, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
+    job_attempts: Annotated[int, Field(ge=1)] = 5
+    job_time_limit: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(hours=24)
+
+    # The worker's machine
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    torch_threads: Annotated[int, Field(ge=1)] | None = None
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        if self.api_key is not None and self.api_key == self.id_key:
+            raise ValueError("LETHE_API_KEY and LETHE_ID_KEY must differ: clients know the first")
+        return self
+
+    def required_id_key(self) -> bytes:
+        """Return the key of the sample digests.
+
+        Raises:
+            RuntimeError: LETHE_ID_KEY is not set in this process.
+
+        """
+        if self.id_key is None:
+            raise RuntimeError("LETHE_ID_KEY is not set; this process digests sample IDs")
+        return self.id_key.get_secret_value().encode()
+
+    def required_api_key(self) -> str:
+        """Return the API's bearer key.
+
+        Raises:
+            RuntimeError: LETHE_API_KEY is not set in this process.
+
+        """
+        if self.api_key is None:
+            raise RuntimeError("LETHE_API_KEY is not set; the API is closed without it")
+        return self.api_key.get_secret_value()
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings, read once."""
+    return Settings()

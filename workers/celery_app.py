@@ -1,0 +1,71 @@
+"""Celery's settings, each with its reason. Rows are the truth; messages are nudges."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+
+from app import logs, queue
+from app.settings import settings
+
+
+def _create() -> Celery:
+    celery = Celery("lethe", broker=settings().broker_url.get_secret_value())
+    celery.conf.update(
+        imports=("workers.tasks",),
+        # Results live in PostgreSQL; without a backend Celery keeps nothing.
+        result_backend=None,
+        task_ignore_result=True,
+        # JSON alone: a message can carry ids, and no code.
+        accept_content=["json"],
+        task_serializer="json",
+        # Acknowledged when taken, not when done: Redis delivers an unacknowledged message again
+        # after an hour, and would run a long job twice. Leases bring back what a worker lost.
+        task_acks_late=False,
+        # One message at a time: a job waits in the queue, not in the pocket of a busy worker.
+        worker_prefetch_multiplier=1,
+        task_routes={name: {"queue": name_of_queue} for name, name_of_queue in queue.QUEUES.items()},
+        task_create_missing_queues=True,
+        # A job that hangs is killed by its worker's parent process; its lease then runs out.
+        task_time_limit=settings().job_time_limit.total_seconds(),
+        # A broker that is away is waited for, at the start and later.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # A dead connection to Redis looks like an idle one until somebody asks.
+        broker_transport_options={
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "socket_connect_timeout": 5,
+        },
+        # A job that lost the broker is still a job: it publishes to PostgreSQL.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Nobody looks at these; each costs messages.
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        # Each process runs one kind of command; gossip between workers serves none of them.
+        worker_hijack_root_logger=False,
+        timezone="UTC",
+        beat_schedule={
+            task: {
+                "task": task,
+                "schedule": settings().plan_interval.total_seconds(),
+                # A scheduler that was stopped does not catch up on what it missed.
+                "options": {"expires": settings().plan_interval.total_seconds()},
+            }
+            for task in (queue.PLAN, queue.SWEEP)
+        },
+    )
+    return celery
+
+
+@setup_logging.connect
+def _log_as_the_api_does(**_: Any) -> None:
+    logs.set_up()
+
+
+@worker_process_init.connect
+def _log_in_children(**_: Any) -> None:
+    logs.set_up()
+
+
+app = _create()

@@ -1,0 +1,71 @@
+"""The tasks: each looks at rows and does what is still needed, however often it is called.
+
+What needs torch is imported when it is called, since the scheduler runs without torch.
+"""
+
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app import queue
+from app.audit.service import place_all
+from app.db import transaction
+from app.deletions import planner
+from app.jobs import leases, outcome
+from app.registry import service as registry
+from app.settings import settings
+from workers.celery_app import app
+
+log = structlog.get_logger()
+
+
+@app.task(name=queue.RUN_JOB)
+def run_job(job_id: str) -> None:
+    """Run one job, if it still waits for a worker."""
+    from workers.run import run
+
+    run(UUID(job_id))
+
+
+@app.task(name=queue.CHECK_MODEL)
+def check_model(model_id: str) -> None:
+    """Check one model, if it still waits for it."""
+    from workers.check import check
+
+    check(UUID(model_id))
+
+
+@app.task(name=queue.PLAN)
+def plan() -> None:
+    """Make jobs of what is due, and nudge a worker for each."""
+    try:
+        with transaction() as session:
+            jobs = planner.plan(session)
+    except DBAPIError as error:
+        log.error("plan.failed", error=type(error).__name__)
+        return
+    for job_id in jobs:
+        log.info("job.planned", job=str(job_id))
+        queue.nudge(queue.RUN_JOB, job_id)
+
+
+@app.task(name=queue.SWEEP)
+def sweep() -> None:
+    """Find what a crash or a lost nudge left behind: leases that ran out, rows nobody works on."""
+    try:
+        with transaction() as session:
+            outcome.expire(session, settings().job_attempts)
+        with transaction() as session:
+            jobs = leases.queued(session)
+            models = registry.unchecked(session)
+        place_all()
+    except DBAPIError as error:
+        log.error("sweep.failed", error=type(error).__name__)
+        return
+    # With nudges still waiting, workers are busy or away; more of them would only pile up.
+    if queue.depth(queue.JOBS_QUEUE) == 0:
+        for model_id in models:
+            queue.nudge(queue.CHECK_MODEL, model_id)
+        for job_id in jobs:
+            queue.nudge(queue.RUN_JOB, job_id)
