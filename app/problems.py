@@ -115,10 +115,11 @@ def _pointer(problem: Mapping[str, Any]) -> str:
 def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # registered for it
     phrase = HTTPStatus(error.status_code).phrase
-    slug = phrase.lower().replace(" ", "-")
+    slug, detail = phrase.lower().replace(" ", "-"), "See /docs for what this service answers."
     if error.status_code == HTTPStatus.BAD_REQUEST:
         slug, phrase = errors.Malformed.slug, errors.Malformed.title
-    return respond(error.status_code, slug, phrase, headers=error.headers)
+        detail = "The body cannot be read; send JSON in UTF-8."
+    return respond(error.status_code, slug, phrase, detail, headers=error.headers)
 
 
 def _database_down(request: Request, error: Exception) -> Response:

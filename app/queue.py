@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 from amqp.exceptions import ChannelError
 from celery import Celery
+from kombu import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -34,6 +35,12 @@ def _producer() -> Celery:
         task_ignore_result=True,
         broker_connection_timeout=PATIENCE_SECONDS,
         broker_transport_options={
+            # One try: the caller has an answer to give, and the scheduler finds the row.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
+            "connect_retries_timeout": PATIENCE_SECONDS,
             "socket_connect_timeout": PATIENCE_SECONDS,
             "socket_timeout": PATIENCE_SECONDS,
         },
@@ -67,9 +74,8 @@ def depth(queue: str) -> int | None:
     """Return how many nudges wait in a queue; None if the broker does not answer."""
     try:
         with _producer().connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=PATIENCE_SECONDS)
-            channel = connection.default_channel
-            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+            declared = Queue(queue, channel=connection.default_channel).queue_declare(passive=True)
+            return int(declared.message_count)  # type: ignore[union-attr]  # wrong in the stubs
     except ChannelError:
         return 0  # Redis forgets a queue when it is empty
     except (OperationalError, RedisError, OSError):
@@ -80,7 +86,6 @@ def ping() -> bool:
     """Tell whether the broker answers."""
     try:
         with _producer().connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=PATIENCE_SECONDS)
+            return connection.default_channel is not None
     except (OperationalError, RedisError, OSError):
         return False
-    return True

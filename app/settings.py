@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024**2
@@ -40,6 +40,13 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
+        return float(value)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 Secret = Annotated[SecretStr, AfterValidator(_strong)]
 
 
@@ -67,11 +74,11 @@ class Settings(BaseSettings):
     checkpoint_limit: ByteSize = ByteSize(16 * 1024 * MEBIBYTE)
 
     # The planner and the jobs
-    plan_interval: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(seconds=5)
+    plan_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=5)
     # A lease is renewed four times in its life: three renewals may fail before it is lost.
-    lease: Annotated[timedelta, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
+    lease: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
     job_attempts: Annotated[int, Field(ge=1)] = 5
-    job_time_limit: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(hours=24)
+    job_time_limit: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=24)
 
     # The worker's machine
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"

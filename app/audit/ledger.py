@@ -101,7 +101,7 @@ def sequence(session: Session) -> bool:
     payloads = dict(
         session.execute(
             select(AuditEntry.id, AuditEntry.payload).where(AuditEntry.id.in_(ids))
-        ).tuples()
+        ).all()
     )
     edge = _nodes(session, merkle.right_edge(size))
     grown = merkle.append(size, edge, (leaf_hash(payloads[id_].encode()) for id_ in ids))

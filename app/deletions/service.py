@@ -193,7 +193,7 @@ def model_names(session: Session, requests: Collection[DeletionRequest]) -> dict
     """Return the names of the models that requests are limited to."""
     ids = {request.model_id for request in requests if request.model_id is not None}
     rows = select(RegisteredModel.id, RegisteredModel.name).where(RegisteredModel.id.in_(ids))
-    return dict(session.execute(rows).tuples())
+    return dict(session.execute(rows).all())
 
 
 def _model_id(session: Session, name: str) -> UUID:

@@ -48,7 +48,7 @@ def match(
     )
     if model_id is not None:
         held = held.where(ManifestEntry.model_id == model_id)
-    found = session.execute(held).tuples().all()
+    found = session.execute(held).all()
     erasures = [
         Erasure(
             request_id=request_id,

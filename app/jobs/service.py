@@ -57,7 +57,7 @@ def views(session: Session, jobs: Collection[UnlearningJob]) -> list[JobView]:
             select(RegisteredModel.id, RegisteredModel.name).where(
                 RegisteredModel.id.in_({job.model_id for job in jobs})
             )
-        ).tuples()
+        ).all()
     )
     versions = {
         version.job_id: version
@@ -68,7 +68,7 @@ def views(session: Session, jobs: Collection[UnlearningJob]) -> list[JobView]:
             select(Erasure.job_id, func.count())
             .where(Erasure.job_id.in_(ids))
             .group_by(Erasure.job_id)
-        ).tuples()
+        ).all()
     )
     rungs: dict[UUID, list[Rung]] = {id_: [] for id_ in ids}
     for rung in session.scalars(

@@ -188,9 +188,7 @@ def unchecked(session: Session) -> list[UUID]:
     """Return the models that wait for a check and that nobody checks, oldest first."""
     return list(
         session.scalars(
-            select(RegisteredModel.id)
-            .where(*_awaits_check())
-            .order_by(RegisteredModel.created_at)
+            select(RegisteredModel.id).where(*_awaits_check()).order_by(RegisteredModel.created_at)
         )
     )
 
