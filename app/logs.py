@@ -23,5 +23,6 @@ def set_up() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Looked up at each event: a worker's standard error is replaced after the start.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

@@ -53,7 +53,9 @@ Secret = Annotated[SecretStr, AfterValidator(_strong)]
 class Settings(BaseSettings):
     """Read from variables named LETHE_…; durations as ISO 8601 or seconds, sizes as 8MiB."""
 
-    model_config = SettingsConfigDict(env_prefix="LETHE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LETHE_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     mode: Literal["production", "embedded"] = "production"
 

@@ -175,30 +175,35 @@ def check_recipe(
     found = _Findings(type(recipe).__module__.partition(".")[0])
     ids = _check_ids(found, recipe)
     model = _check_model(found, recipe)
-    _check_weights(found, model, state)
+    _check_weights(found, model, state, set(ids or ()))
     training = _check_data(found, "training_data()", recipe.training_data)
     holdout = _check_data(found, "holdout_data()", recipe.holdout_data)
     if training is not None and ids is not None and len(training) != len(ids):
         found.add("ids.count", f"{len(ids)} sample IDs for {len(training)} training records")
-    size = recipe.batch_size
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    size = found.run("batch_size", "batch_size", lambda: recipe.batch_size)
+    if not isinstance(size, Problem | int) or (isinstance(size, int) and size < 1):
         found.add("batch_size", "batch_size is not a positive int")
     if model is not None:
-        found.run("model.device", f"moving the model to {device}", lambda: model.to(device).eval())
-    if training:
+        moved = partial(model.to, device)
+        if isinstance(found.run("model.device", f"moving the model to {device}", moved), Problem):
+            model = None
+        else:
+            model.eval()
+    if training is not None and len(training) > 0:
         count = min(PROBED_RECORDS, len(training))
         indices = [i * len(training) // count for i in range(count)]
-        _check_order(found, recipe, training, indices)
-        if model is not None:
-            _check_outputs(found, recipe, model, training, indices, device)
+        items = _check_items(found, recipe, training, indices)
+        if model is not None and items is not None:
+            _check_outputs(found, recipe, model, items, device)
         # An empty holdout must not hide a fault of the metric.
-        holdout = holdout or Subset(training, indices)  # type: ignore[arg-type]
-    if model is not None and holdout:
+        if holdout is None or len(holdout) == 0:
+            holdout = Subset(training, indices)  # type: ignore[arg-type]
+    if model is not None and holdout is not None and len(holdout) > 0:
         _check_metric(found, recipe, model, holdout)
     return found.problems
 
 
-def _check_ids(found: _Findings, recipe: Recipe) -> list[Any] | None:
+def _check_ids(found: _Findings, recipe: Recipe) -> list[str | None] | None:
     reads = [found.run("ids.read", "sample_ids()", lambda: _ids(recipe)) for _ in range(2)]
     ids = reads[0]
     if isinstance(ids, Problem):
@@ -208,10 +213,10 @@ def _check_ids(found: _Findings, recipe: Recipe) -> list[Any] | None:
         return None
     if not isinstance(reads[1], Problem) and ids != reads[1]:
         found.add("ids.order", "two calls of sample_ids() differ; index i must keep its sample")
-    texts = [(index, id_) for index, id_ in enumerate(ids) if isinstance(id_, str)]
+    texts = [(index, id_) for index, id_ in enumerate(ids) if id_ is not None]
     octets = [(index, id_.encode("utf-8", "surrogatepass")) for index, id_ in texts]
     faults = {
-        "ids.type": ("are not str", [i for i, id_ in enumerate(ids) if not isinstance(id_, str)]),
+        "ids.type": ("are not str", [i for i, id_ in enumerate(ids) if id_ is None]),
         "ids.empty": ("are empty", [i for i, id_ in texts if not id_]),
         "ids.long": (
             f"are longer than {LONGEST_SAMPLE_ID_BYTES} bytes of UTF-8",
@@ -232,11 +237,13 @@ def _check_ids(found: _Findings, recipe: Recipe) -> list[Any] | None:
     return ids
 
 
-def _ids(recipe: Recipe) -> list[Any] | None:
+def _ids(recipe: Recipe) -> list[str | None] | None:
+    """Return the IDs with None in place of each that is no str, or None for no sequence."""
     ids: object = recipe.sample_ids()
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Sized):
         return None
-    return list(ids)  # type: ignore[call-overload, no-any-return]  # what cannot be read raises
+    # What is not even iterable raises here, and what raises here is a Problem.
+    return [id_ if isinstance(id_, str) else None for id_ in ids]  # type: ignore[attr-defined]
 
 
 def _check_model(found: _Findings, recipe: Recipe) -> nn.Module | None:
@@ -273,30 +280,41 @@ def _check_data(found: _Findings, what: str, read: Callable[[], MapDataset]) -> 
     return dataset
 
 
-def _batch(
-    recipe: Recipe, dataset: MapDataset, indices: Sequence[int], device: torch.device
-) -> Any:
-    return to_device((recipe.collate or default_collate)([dataset[i] for i in indices]), device)
+def _batch(recipe: Recipe, items: list[Any], device: torch.device) -> Any:
+    return to_device((recipe.collate or default_collate)(items), device)
 
 
-def _check_order(
+def _check_items(
     found: _Findings, recipe: Recipe, training: MapDataset, indices: Sequence[int]
-) -> None:
-    """Read the same records twice from one dataset, and once from another one."""
+) -> list[Any] | None:
+    """Read the same records twice from one dataset and once from another; return the first read.
 
-    def probe(read: Callable[[], MapDataset]) -> Any:
-        return _batch(recipe, read(), indices, torch.device("cpu"))
-
-    doing = "collating records of training_data() (declare collate as a staticmethod)"
+    Compared as batches, since the items may be of any type.
+    """
+    cpu = torch.device("cpu")
     sources: list[Callable[[], MapDataset]] = [lambda: training] * 2 + [recipe.training_data]
-    reads = [found.run("data.batch", doing, partial(probe, read)) for read in sources]
-    first, *others = [read for read in reads if not isinstance(read, Problem)] or [None]
-    if not all(_same(first, other) for other in others):
+    reads, batches = [], []
+    for source in sources:
+        items = found.run("data.items", "reading training records", partial(_read, source, indices))
+        if isinstance(items, Problem):
+            continue
+        doing = "collating training records (is collate a staticmethod?)"
+        batch = found.run("data.batch", doing, partial(_batch, recipe, items, cpu))
+        reads.append(items)
+        batches.append(batch)
+    doing = "comparing training records"
+    if found.run("data.items", doing, lambda: all(_same(batches[0], b) for b in batches)) is False:
         found.add(
             "data.order",
             "reading an index of training_data() twice gave two records; remove shuffling, "
             "augmentation and other randomness",
         )
+    return reads[0] if reads else None
+
+
+def _read(source: Callable[[], MapDataset], indices: Sequence[int]) -> list[Any]:
+    dataset = source()
+    return [dataset[index] for index in indices]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -314,18 +332,13 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _check_outputs(
-    found: _Findings,
-    recipe: Recipe,
-    model: nn.Module,
-    training: MapDataset,
-    indices: Sequence[int],
-    device: torch.device,
+    found: _Findings, recipe: Recipe, model: nn.Module, items: list[Any], device: torch.device
 ) -> None:
     """Check losses and entropies of a batch, and each loss against the example's alone."""
-    batch = found.run("data.batch", "collating", lambda: _batch(recipe, training, indices, device))
-    if isinstance(batch, Problem):
+    batch = _attempt(found.package, "", "", lambda: _batch(recipe, items, device))
+    if isinstance(batch, Problem):  # named already when the items were read
         return
-    count = len(indices)
+    count = len(items)
     entropies = found.run("entropies.run", "entropies()", lambda: recipe.entropies(model, batch))
     if entropies is not None:
         _check_values(entropies, found, "entropies", count)
@@ -337,11 +350,13 @@ def _check_outputs(
     if not _check_values(losses, found, "losses", count):
         return
     tolerance = max(LOSS_TOLERANCE, torch.finfo(losses.dtype).eps ** 0.5)
-    for row, index in enumerate(indices):
-        single = partial(_batch, recipe, training, [index], device)
-        alone = found.run(
-            "losses.run", "losses() of a batch of one", lambda: recipe.losses(model, single())
-        )
+
+    def loss_alone(item: Any) -> Tensor:
+        return recipe.losses(model, _batch(recipe, [item], device))
+
+    for row, item in enumerate(items):
+        doing = "losses() of a batch of one"
+        alone = found.run("losses.run", doing, partial(loss_alone, item))
         if not _check_values(alone, found, "losses", 1):
             return
         if (alone[0] - losses[row]).abs() > tolerance * (1 + losses[row].abs()):
@@ -395,7 +410,9 @@ def _check_metric(found: _Findings, recipe: Recipe, model: nn.Module, holdout: M
         found.add("metric.finite", f"metric() of the holdout data is {value}")
 
 
-def _check_weights(found: _Findings, model: nn.Module | None, state: Mapping[str, Tensor]) -> None:
+def _check_weights(
+    found: _Findings, model: nn.Module | None, state: Mapping[str, Tensor], ids: set[str | None]
+) -> None:
     before = len(found.problems)
     faults = {"weights.finite": ("are not finite", [n for n in state if not _finite(state[n])])}
     wanted = found.run("model.state", "state_dict()", lambda: _layout(model)) if model else None
@@ -416,10 +433,17 @@ def _check_weights(found: _Findings, model: nn.Module | None, state: Mapping[str
                 ],
             )
     for code, (what, names) in faults.items():
+        # A module may keep one parameter for each person, under the person's sample ID.
+        shown = ["(withheld)" if _names_sample(name, ids) else name for name in names]
         if names:
-            found.add(code, f"{len(names)} tensors of the checkpoint {what}: {_listed(names)}")
+            found.add(code, f"{len(names)} tensors of the checkpoint {what}: {_listed(shown)}")
     if model is not None and len(found.problems) == before:
         found.run("weights.load", "load_state_dict()", lambda: model.load_state_dict(dict(state)))
+
+
+def _names_sample(name: str, ids: set[str | None]) -> bool:
+    plain = name.partition(" (")[0]
+    return not ids.isdisjoint([plain, *plain.split(".")])
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -79,7 +79,9 @@ def test_every_error_is_a_problem(client: TestClient, verb: str, url: str, statu
 
 
 def test_an_error_nobody_foresaw_is_a_problem_that_quotes_nothing(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
         raise ValueError("MARKED-sample-ID")

@@ -144,9 +144,9 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize(("content", "status"), BAD_BODIES.values(), ids=BAD_BODIES)
 def test_bad_input_is_refused_precisely_and_nothing_is_stored_or_quoted(
+    capfd: pytest.CaptureFixture[str],
     client: TestClient,
     ready: Callable[..., Any],
-    capfd: pytest.CaptureFixture[str],
     content: bytes,
     status: int,
 ) -> None:

@@ -1,0 +1,137 @@
+"""The fences between the packages, each tried from the outside."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "numpy", "safetensors", "sklearn", "workers", "embedded")
+
+
+def python(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def sources(*packages: str) -> list[Path]:
+    found = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    assert found
+    return found
+
+
+def test_the_api_process_loads_neither_torch_nor_the_workers(environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from app.main import create_app; create_app().openapi();"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = python(code, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_scheduler_process_loads_no_torch(environment: dict[str, str]) -> None:
+    code = (
+        "import sys, workers.tasks;"
+        "print([name for name in ('torch', 'numpy', 'safetensors') if name in sys.modules])"
+    )
+    done = python(code, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_api_starts_where_torch_is_not_installed(environment: dict[str, str]) -> None:
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}));"  # None makes imports fail
+        "from app.main import create_app; create_app(); print('started')"
+    )
+    done = python(code, environment)
+    assert done.stdout.strip() == "started", done.stderr
+
+
+def test_the_import_contracts_hold() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_settings_alone_read_the_environment() -> None:
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in sources("app", "workers", "lethe")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+    ]
+    assert readers == []
+
+
+def test_the_lifecycle_alone_writes_a_status() -> None:
+    tables = ("RegisteredModel", "ModelVersion", "DeletionRequest", "Erasure", "UnlearningJob")
+    writers = []
+    for path in sources("app", "workers"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            assigned = any(isinstance(t, ast.Attribute) and t.attr == "status" for t in targets)
+            called = isinstance(node, ast.Call)
+            made = called and getattr(node.func, "id", "") in tables
+            updated = called and getattr(node.func, "attr", "") == "values"
+            named = called and any(k.arg == "status" for k in node.keywords)
+            if assigned or ((made or updated) and named):
+                writers.append(path.relative_to(ROOT).as_posix())
+    assert set(writers) == {"app/lifecycle.py"}
+
+
+@pytest.mark.parametrize("word", ["pickle", "dill", "joblib", "shelve", "marshal"])
+def test_nothing_is_unpickled(word: str) -> None:
+    users = [
+        path
+        for path in sources("app", "workers", "lethe", "embedded")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any(word in a.name for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and word in (node.module or ""))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"))
+    ]
+    assert users == []
+
+
+@pytest.mark.parametrize("missing", ["LETHE_API_KEY", "LETHE_ID_KEY", "LETHE_DATABASE_URL"])
+def test_the_api_does_not_start_without_what_it_needs(
+    environment: dict[str, str], missing: str
+) -> None:
+    without = {key: value for key, value in environment.items() if key != missing}
+    done = python("from app.main import create_app; create_app()", without)
+    assert done.returncode != 0
+    assert missing in done.stderr or missing.removeprefix("LETHE_").lower() in done.stderr
+
+
+@pytest.mark.parametrize(
+    "key", ["weak-key-1", "change-me-change-me-change-me-change-me", "example" * 8, ""]
+)
+@pytest.mark.parametrize("name", ["LETHE_API_KEY", "LETHE_ID_KEY"])
+def test_the_api_does_not_start_on_a_weak_secret_nor_print_it(
+    environment: dict[str, str], name: str, key: str
+) -> None:
+    done = python("from app.main import create_app; create_app()", {**environment, name: key})
+    assert done.returncode != 0
+    assert not key or key not in done.stderr
+
+
+def test_tests_and_docs_name_no_path_of_a_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    offenders = [
+        name
+        for name in listed
+        if (ROOT / name).is_file()
+        and os.fspath(ROOT) + "/" in (ROOT / name).read_text(errors="ignore")
+    ]
+    assert offenders == []

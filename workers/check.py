@@ -1,0 +1,98 @@
+"""Check a registered model: find its recipe, hold its weights against it, take in its manifest."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from app.artifacts import ArtifactStore
+from app.db import transaction
+from app.errors import IllegalMove, LeaseLost
+from app.privacy import key_id
+from app.registry import service
+from app.settings import settings
+from workers import failures
+from workers.artifacts import Corrupted, load_state
+from workers.data import sample_digests
+from workers.device import set_up_device
+from workers.heartbeat import Heartbeat
+from workers.recipes import Problem, UnknownRecipe, check_recipe, data_fingerprint, find_recipe
+
+log = structlog.get_logger()
+
+
+def check(model_id: UUID) -> None:
+    """Make a model ready or reject it with all its problems, if it still waits for that."""
+    lease = settings().lease
+    with transaction() as session:
+        to_check = service.start_check(session, model_id, lease)
+    if to_check is None:
+        return
+    log.info("model.check_started", model=str(model_id), attempt=to_check.attempt)
+
+    def renew(_: object) -> None:
+        _renew(to_check, lease)
+
+    try:
+        with Heartbeat(renew, lease, f"model {model_id}"):
+            _check(to_check)
+    except (LeaseLost, IllegalMove):
+        log.warning("model.check_superseded", model=str(model_id))
+    except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
+        log.error("model.check_failed", model=str(model_id), error=failures.describe(error))
+        _give_up(to_check, failures.describe(error))
+
+
+def _check(to_check: service.ToCheck) -> None:
+    path = ArtifactStore(settings().artifacts_folder).find(to_check.checkpoint_digest)
+    problems: list[Problem] = []
+    recipe = state = None
+    try:
+        recipe = find_recipe(to_check.recipe)
+    except UnknownRecipe as error:
+        problems.append(error.problem)
+    try:
+        if path is None:
+            raise Corrupted("the artifact store lacks it; upload it again")
+        state = load_state(path, to_check.checkpoint_digest)
+    except Corrupted as error:
+        problems.append(Problem("checkpoint.unusable", f"checkpoint: {error}"))
+    if recipe is not None and state is not None:
+        problems += check_recipe(recipe, state, set_up_device())
+    if problems or recipe is None or path is None:
+        _reject(to_check, problems)
+        return
+    digests = sample_digests(recipe, settings().required_id_key())
+    with transaction() as session:
+        service.accept(
+            session,
+            to_check.model_id,
+            digests,
+            data_fingerprint(digests),
+            key_id(settings().required_id_key()),
+            path.stat().st_size,
+        )
+    log.info("model.ready", model=str(to_check.model_id), samples=len(digests))
+
+
+def _reject(to_check: service.ToCheck, problems: list[Problem]) -> None:
+    with transaction() as session:
+        service.reject(session, to_check.model_id, [problem.as_json() for problem in problems])
+    log.info(
+        "model.rejected",
+        model=str(to_check.model_id),
+        problems=[problem.code for problem in problems],
+    )
+
+
+def _give_up(to_check: service.ToCheck, error: str) -> None:
+    if to_check.attempt >= settings().job_attempts:
+        message = f"gave up after {to_check.attempt} attempts: {error}"
+        _reject(to_check, [Problem("check.failed", message)])
+    else:
+        _renew(to_check, None)
+
+
+def _renew(to_check: service.ToCheck, lease: timedelta | None) -> None:
+    with transaction() as session:
+        service.renew_check(session, to_check, lease)

@@ -1,0 +1,27 @@
+"""Say what went wrong without quoting it: a recipe's exception may hold a sample ID."""
+
+import traceback
+from pathlib import PurePath
+
+from app.errors import LetheError
+from workers.artifacts import Corrupted
+from workers.data import DataChanged
+from workers.recipes import UnknownRecipe
+from workers.unlearning.errors import UnlearningError
+
+# Errors whose words are this project's own.
+OWN = (LetheError, Corrupted, DataChanged, UnknownRecipe, UnlearningError)
+
+# What another attempt would meet again; everything else may pass.
+PERMANENT = (Corrupted, DataChanged, UnknownRecipe)
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the place of an error, and its words only if they are our own."""
+    if isinstance(error, OWN):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    place = PurePath(frames[-1].filename)
+    return f"{type(error).__name__} in {place.parent.name}/{place.name}:{frames[-1].lineno}"
