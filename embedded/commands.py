@@ -1,0 +1,57 @@
+"""The programs that make up the service; the one place where their command lines are written.
+
+`docker-compose.yml` runs the same ones, with another {host}.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+API_KEY = "LETHE_API_KEY"  # names of environment variables, not secrets
+ID_KEY = "LETHE_ID_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One long-running process; {host} and {port} in its command are filled in at its start."""
+
+    name: str
+    command: tuple[str, ...]
+    secrets: frozenset[str] = frozenset()  # the only secrets that it gets
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    stop_signal: str = "TERM"
+    grace_seconds: float = 5.0
+
+
+MIGRATIONS = Program("migrations", ("alembic", "upgrade", "head"))
+
+API = Program(
+    "api",
+    ("uvicorn", "--factory", "app.main:create_app", "--host", "{host}", "--port", "{port}"),
+    secrets=frozenset({API_KEY, ID_KEY}),
+)
+
+WORKER = Program(
+    "worker",
+    (
+        *("celery", "--app", "workers.celery_app", "worker", "--queues", "jobs"),
+        *("--pool", "prefork", "--concurrency", "1", "--hostname", "worker@%h"),
+    ),
+    secrets=frozenset({ID_KEY}),
+    # Threads that wait for work would otherwise spin, and starve the API on a small machine.
+    environment=MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE"}),
+    # A job in training may finish a batch; one that is cut off is claimed again after the restart.
+    grace_seconds=20.0,
+)
+
+SCHEDULER = Program(
+    "scheduler",
+    (
+        *("celery", "--app", "workers.celery_app", "worker"),
+        # The schedule in memory: the default one writes a file into the current folder.
+        *("--beat", "--scheduler", "celery.beat:Scheduler"),
+        *("--queues", "control", "--pool", "solo", "--hostname", "scheduler@%h"),
+    ),
+)
+
+PROGRAMS = (API, WORKER, SCHEDULER)

@@ -1,0 +1,170 @@
+"""The state folder: its locks and its secrets."""
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from embedded.errors import FolderRefused
+
+DEFAULT_FOLDER = Path(".lethe")
+SECRETS_FILE = "secrets.json"
+# Longer than any program's grace period: after a SIGKILL the programs of the last run may still be
+# on their way out, and the folder is theirs until they are gone.
+PREDECESSOR_SECONDS = 40.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """What the state folder's owner alone may read."""
+
+    api_key: str
+    id_key: str
+    database_password: str
+    database_admin_password: str
+    broker_password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A state folder that is this process's own until it ends."""
+
+    folder: Path
+    logs: Path
+    secrets: Secrets
+    lock: int  # a file descriptor; each program inherits it, see hold()
+    created: bool  # just now, by us
+
+
+def generate() -> Secrets:
+    """New secrets, for a new folder."""
+    return Secrets(
+        api_key=f"lethe_{secrets.token_urlsafe(32)}",
+        id_key=secrets.token_hex(32),
+        database_password=secrets.token_urlsafe(32),
+        database_admin_password=secrets.token_urlsafe(32),
+        broker_password=secrets.token_urlsafe(32),
+    )
+
+
+def write_atomically(path: Path, text: str, owner: tuple[int, int] | None = None) -> None:
+    """Write a file only its owner may read; there is the whole file under its name, or none."""
+    # mkstemp creates it 0600 and follows no link.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_secrets(folder: Path) -> Secrets:
+    """Read the folder's secrets, or make them when there are none; damaged ones are refused."""
+    path = folder / SECRETS_FILE
+    if not path.exists():
+        if (folder / "data").exists():
+            raise FolderRefused(
+                f"{path} is gone, but the data that it belongs to are still in {folder / 'data'}. "
+                "Restore the file, or move the folder away to start with an empty service."
+            )
+        write_atomically(path, json.dumps(asdict(generate()), indent=2) + "\n")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        loaded = Secrets(**{field.name: found[field.name] for field in fields(Secrets)})
+        if not all(isinstance(value, str) and value for value in asdict(loaded).values()):
+            raise ValueError("a secret is empty or not a text")
+    except PermissionError as error:
+        raise FolderRefused(f"{path} belongs to another user: run as that one") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FolderRefused(
+            f"{path} is damaged ({type(error).__name__}). It is not made anew, because a new "
+            "id_key would orphan every digest stored so far: no record could be found again for a "
+            "sample ID. Restore the file from a copy, or move the folder away to start empty."
+        ) from None  # the cause could quote the file
+    return loaded
+
+
+def create(folder: Path) -> bool:
+    """Make the folder, open to its owner only; true when it was not there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise FolderRefused(f"{folder} cannot be made: {error.strerror}") from error
+    return True
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[Claim]:
+    """Make the folder if need be, claim it for this process, and read its secrets."""
+    folder = folder.resolve()
+    created = create(folder)
+    with hold(folder) as lock:
+        loaded = load_secrets(folder)
+        logs = folder / "logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        yield Claim(folder, logs, loaded, lock, created)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[int]:
+    """Claim the folder for this process; yields a lock that its programs have to inherit.
+
+    Two locks: the kernel drops the first with this process, and the second with the last of the
+    programs that inherited it. So a folder in use is refused at once, while a start right after a
+    crash waits for what the crashed process had started.
+    """
+    with open_lock(folder / "lock") as mine, open_lock(folder / "programs.lock") as programs:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderRefused(
+                f"{folder} is in use: the service already runs on it. Stop it, or choose another "
+                "folder."
+            ) from None
+        wait_for_predecessor(programs, folder)
+        yield programs
+
+
+@contextmanager
+def open_lock(path: Path) -> Iterator[int]:
+    """Open a lock file; closing it is what unlocks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise FolderRefused(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_predecessor(programs: int, folder: Path) -> None:
+    """Wait until the programs of an earlier run, told to stop already, are gone."""
+    deadline, pause = time.monotonic() + PREDECESSOR_SECONDS, 0.005
+    while True:
+        try:
+            fcntl.flock(programs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise FolderRefused(
+                    f"{folder} is in use: programs of an earlier run have not ended. "
+                    f"See who holds {folder / 'programs.lock'}."
+                ) from None
+            time.sleep(pause)  # flock has no time limit of its own
+            pause = min(pause * 2, 0.1)
+        else:
+            return

@@ -1,0 +1,270 @@
+"""The whole service on one machine: servers, migrations, API, worker and scheduler."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx2
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from embedded.commands import API_KEY, ID_KEY, MIGRATIONS, PROGRAMS, Program
+from embedded.errors import ProgramFailed, SettingsRefused
+from embedded.keeper import Keeper
+from embedded.running import Running
+from embedded.server import HOST, free_port
+from embedded.servers import Servers
+from embedded.state import DEFAULT_FOLDER, Claim, claim
+from embedded.terminal import Tail
+
+DEFAULT_PORT = 8000
+DATABASE_URL = "LETHE_DATABASE_URL"
+BROKER_URL = "LETHE_BROKER_URL"
+READY_SECONDS = 60.0
+MIGRATION_SECONDS = 600.0
+# Where the packages lie side by side: the programs find `app` and `workers` from here, and Alembic
+# its settings.
+ROOT = Path(__file__).resolve().parent.parent
+# Started as modules of this very Python, wherever its scripts lie.
+MODULES = frozenset({"alembic", "celery", "uvicorn"})
+
+
+def urls_from_environment() -> tuple[str, str] | None:
+    """The user's own database and broker; None when the private ones are wanted."""
+    database, broker = os.environ.get(DATABASE_URL), os.environ.get(BROKER_URL)
+    if database and broker:
+        return database, broker
+    if database or broker:
+        raise SettingsRefused(
+            f"only {DATABASE_URL if database else BROKER_URL} is set. Set both {DATABASE_URL} and "
+            f"{BROKER_URL} to use servers of your own, or neither to use private ones."
+        )
+    return None
+
+
+def check_port(port: int) -> int:
+    """The port to listen on; 0 means any free one."""
+    if port == 0:
+        return free_port()
+    with socket.socket() as probe:
+        # As the API itself will: connections of an earlier run that linger are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SettingsRefused(
+                f"port {port} cannot be used ({error.strerror}). Choose another one, as in "
+                f"--port {port + 1 if 1024 <= port < 65535 else DEFAULT_PORT}, or --port 0 for any."
+            ) from None
+    return port
+
+
+def command_line(program: Program, port: int) -> list[str]:
+    """What to execute for a program."""
+    filled = [part.format(host=HOST, port=port) for part in program.command]
+    return [sys.executable, "-m", *filled] if filled[0] in MODULES else filled
+
+
+def environment_for(
+    program: Program, service: Mapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, str]:
+    """What a program gets to see: everything of ours except the secrets that it has no use for."""
+    inherited = {name: value for name, value in os.environ.items() if name not in secrets}
+    granted = {name: secrets[name] for name in program.secrets}
+    # What the user set wins over the defaults; the URLs are in `service` only when it did not.
+    return {**program.environment, **service, **inherited, **granted}
+
+
+class Application:
+    """One of the service's own programs, ready to be started as often as needed."""
+
+    def __init__(
+        self, program: Program, port: int, environment: Mapping[str, str], claimed: Claim
+    ) -> None:
+        """Does not start it."""
+        self.name = program.name
+        self.running: Running | None = None
+        self._program = program
+        self._command = command_line(program, port)
+        self._environment = environment
+        self._claim = claimed
+
+    def start(self) -> Running:
+        """Start it; being ready is another matter."""
+        self.running = Running(
+            self.name,
+            self._command,
+            log=self._claim.logs / f"{self.name}.log",
+            environment=self._environment,
+            cwd=ROOT,
+            stop_signal=self._program.stop_signal,
+            grace_seconds=self._program.grace_seconds,
+            held=[self._claim.lock],
+        )
+        return self.running
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self.running is not None:
+            self.running.stop()
+
+
+class Supervisor:
+    """Starts everything in order, restarts what dies, and stops everything in reverse order.
+
+    It is a context manager, for a terminal program, a demo and tests alike.
+    """
+
+    def __init__(
+        self,
+        folder: Path = DEFAULT_FOLDER,
+        *,
+        port: int = DEFAULT_PORT,
+        programs: Sequence[Program] = PROGRAMS,
+        migrations: Program | None = MIGRATIONS,
+        durable: bool = True,
+        verbose: bool = False,
+    ) -> None:
+        """Starts nothing yet. The program called `api` is the one that has to answer /readyz."""
+        self.folder = Path(folder).resolve()
+        self.logs = self.folder / "logs"
+        self.url = ""
+        self.api_key = ""
+        self._asked_port = port
+        self._programs = programs
+        self._migrations = migrations
+        self._durable = durable
+        self._verbose = verbose
+        self._keepers: dict[str, Keeper] = {}
+        self._resources = ExitStack()
+        self._stopped = threading.Event()
+
+    def start(self) -> Self:
+        """Start everything; returns when the API is ready. On failure nothing is left running."""
+        with ExitStack() as resources:
+            urls = urls_from_environment()
+            port = check_port(self._asked_port)
+            self.url = f"http://{HOST}:{port}"
+            if urls is None:
+                servers = resources.enter_context(Servers(self.folder, durable=self._durable))
+                claimed, urls = servers.claim, (servers.database_url, servers.broker_url)
+            else:
+                servers, claimed = None, resources.enter_context(claim(self.folder))
+            if self._verbose:
+                resources.enter_context(Tail(self.logs))
+            journal = self._journal(resources)
+            for server in servers.started if servers else ():
+                self._keep(Keeper(server, journal), resources)
+            self._start_programs(claimed, urls, port, journal, resources)
+            self._resources = resources.pop_all()
+        return self
+
+    def stop(self) -> None:
+        """Stop everything: scheduler, worker, API, then the servers. Once is enough."""
+        self._resources.close()
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Wait until somebody calls stop()."""
+        self._stopped.wait()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def processes(self) -> dict[str, int]:
+        """The process id of each program that runs now, servers included; not of its tether."""
+        return {name: pid for name, keeper in self._keepers.items() if (pid := keeper.pid)}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a program's whole process group; it is started again in about a second."""
+        self._keepers[name].kill()
+
+    def ready(self) -> bool:
+        """Whether the API says that it can serve."""
+        try:
+            # trust_env: a proxy from the environment must not get this.
+            answer = httpx2.get(f"{self.url}/readyz", timeout=5, trust_env=False)
+        except httpx2.HTTPError:
+            return False
+        return answer.status_code == httpx2.codes.OK
+
+    def _start_programs(
+        self,
+        claimed: Claim,
+        urls: tuple[str, str],
+        port: int,
+        journal: FilteringBoundLogger,
+        resources: ExitStack,
+    ) -> None:
+        artifacts = claimed.folder / "artifacts"
+        artifacts.mkdir(mode=0o700, exist_ok=True)
+        service = {
+            "LETHE_MODE": "embedded",
+            "LETHE_ARTIFACTS_FOLDER": str(artifacts),
+            "PYTHONUNBUFFERED": "1",
+            DATABASE_URL: urls[0],
+            BROKER_URL: urls[1],
+        }
+        secrets = {
+            API_KEY: os.environ.get(API_KEY) or claimed.secrets.api_key,
+            ID_KEY: os.environ.get(ID_KEY) or claimed.secrets.id_key,
+        }
+        self.api_key = secrets[API_KEY]
+        if self._migrations is not None:
+            environment = environment_for(self._migrations, service, secrets)
+            run_to_end(Application(self._migrations, port, environment, claimed))
+        api: Running | None = None
+        for program in self._programs:
+            environment = environment_for(program, service, secrets)
+            application = Application(program, port, environment, claimed)
+            resources.callback(application.stop)
+            running = application.start()
+            self._keep(Keeper(application, journal), resources)
+            if program.name == "api":
+                api = running
+        if api is not None:
+            api.wait_until(self.ready, time.monotonic() + READY_SECONDS)
+
+    def _keep(self, keeper: Keeper, resources: ExitStack) -> None:
+        self._keepers[keeper.program.name] = keeper
+        resources.callback(keeper.stop)
+
+    def _journal(self, resources: ExitStack) -> FilteringBoundLogger:
+        file = resources.enter_context((self.logs / "supervisor.log").open("a", encoding="utf-8"))
+        journal: FilteringBoundLogger = structlog.wrap_logger(
+            structlog.WriteLogger(file),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+        return journal
+
+
+def run_to_end(application: Application) -> None:
+    """Run a program that ends by itself; raises ProgramFailed when that went wrong."""
+    try:
+        running = application.start()
+        status = running.wait(MIGRATION_SECONDS)
+        if status != 0:
+            raise ProgramFailed(f"{application.name} failed ({running.log})", running.tail())
+    finally:
+        application.stop()
