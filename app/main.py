@@ -5,6 +5,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from app import health, logs, problems
+from app.access import Access
 from app.audit.routes import router as audit_router
 from app.body_limit import BodyLimit
 from app.deletions.routes import router as deletions_router
@@ -43,6 +44,7 @@ def create_app() -> FastAPI:
         BodyLimit, limit=settings().json_body_limit, exempt=lambda path: path == CHECKPOINTS
     )
     app.add_middleware(Closed, key=api_key())
+    app.add_middleware(Access)
     for router in (deletions_router, registry_router, jobs_router, audit_router, health.router):
         app.include_router(router)
     return app

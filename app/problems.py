@@ -77,7 +77,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database_down)
     app.add_exception_handler(InterfaceError, _database_down)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def _body(status: int, slug: str, title: str, detail: str | None) -> dict[str, Any]:
@@ -123,15 +122,5 @@ def _http(_: Request, error: Exception) -> Response:
 
 
 def _database_down(request: Request, error: Exception) -> Response:
-    log.error("database.unavailable", path=request.url.path, error=type(error).__name__)
+    log.error("database.unavailable", error=type(error).__name__)
     return _known(request, errors.Unavailable("Nothing was stored. Send the same request again."))
-
-
-def _unexpected(request: Request, error: Exception) -> Response:
-    # The message of an unforeseen error may quote anything; its type and place do not.
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
-    log.error("request.failed", path=request.url.path, error=type(error).__name__, where=where)
-    return respond(500, "internal", "Internal error", "The error was logged. Nothing was stored.")

@@ -27,7 +27,12 @@ MIGRATIONS = Program("migrations", ("alembic", "upgrade", "head"))
 
 API = Program(
     "api",
-    ("uvicorn", "--factory", "app.main:create_app", "--host", "{host}", "--port", "{port}"),
+    (
+        *("uvicorn", "--factory", "app.main:create_app", "--host", "{host}", "--port", "{port}"),
+        # The application logs its requests itself, by route: a path can quote a sample ID. An
+        # answer that takes longer than the grace period must not keep the process from ending.
+        *("--no-access-log", "--timeout-graceful-shutdown", "4"),
+    ),
     secrets=frozenset({API_KEY, ID_KEY}),
 )
 

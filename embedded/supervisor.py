@@ -137,6 +137,7 @@ class Supervisor:
         self.logs = self.folder / "logs"
         self.url = ""
         self.api_key = ""
+        self.urls = ("", "")  # of the database and of the broker, with their passwords
         self._asked_port = port
         self._programs = programs
         self._migrations = migrations
@@ -157,6 +158,7 @@ class Supervisor:
                 claimed, urls = servers.claim, (servers.database_url, servers.broker_url)
             else:
                 servers, claimed = None, resources.enter_context(claim(self.folder))
+            self.urls = urls
             if self._verbose:
                 resources.enter_context(Tail(self.logs))
             journal = self._journal(resources)

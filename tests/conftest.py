@@ -83,7 +83,7 @@ def client(environment: dict[str, str]) -> Iterator[TestClient]:
     from app.main import create_app
 
     headers = {"Authorization": f"Bearer {API_KEY}"}
-    with TestClient(create_app(), headers=headers, raise_server_exceptions=False) as client:
+    with TestClient(create_app(), headers=headers) as client:
         yield client
 
 

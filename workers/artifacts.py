@@ -86,3 +86,11 @@ def load_state(path: Path, digest: str) -> dict[str, Tensor]:
     except (SafetensorError, KeyError):  # KeyError: a dtype that PyTorch lacks
         # Without the parser's words: they may quote the header, and people write into headers.
         raise Corrupted(f"{digest} is no safetensors file that PyTorch can load") from None
+
+
+def _dense(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+        raise TypeError(
+            f"{name!r} is no dense tensor; only dense tensors can be stored in safetensors"
+        )
+    return value.detach().cpu()

@@ -16,7 +16,8 @@ from workers.artifacts import Corrupted, load_state
 from workers.data import sample_digests
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
-from workers.recipes import Problem, UnknownRecipe, check_recipe, data_fingerprint, find_recipe
+from workers.recipe_checks import check_recipe
+from workers.recipes import Problem, UnknownRecipe, data_fingerprint, find_recipe
 
 log = structlog.get_logger()
 

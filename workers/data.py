@@ -47,6 +47,7 @@ def split(
 
     Raises:
         DataChanged: the recipe has other samples, or another order, than at registration.
+
     """
     digests = sample_digests(recipe, id_key)
     if data_fingerprint(digests) != fingerprint:

@@ -59,6 +59,7 @@ def climb(
     Raises:
         Cancelled: the lease was lost meanwhile.
         UnknownRecipe, DataChanged, Corrupted: the job cannot be done as things are.
+
     """
     ground = _prepare(job, id_key, store, heartbeat)
     rungs: list[Attempted] = []

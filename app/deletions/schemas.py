@@ -41,7 +41,7 @@ class NewDeletionRequest(Body):
         Field(min_length=1, max_length=MOST_SAMPLE_IDS, repr=False),
         AfterValidator(_distinct),
     ] = Field(
-        description="The sample IDs as the model's Recipe knows them. Only keyed digests are stored.",
+        description="Sample IDs as the model's Recipe knows them. Only keyed digests are stored.",
         examples=[["writer-017/scan-00342", "writer-017/scan-00343"]],
     )
     model: Name | None = Field(

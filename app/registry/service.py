@@ -97,6 +97,7 @@ def renew_check(session: Session, check: ToCheck, lease: timedelta | None) -> No
 
     Raises:
         LeaseLost: another worker has it.
+
     """
     held = session.execute(
         update(RegisteredModel)

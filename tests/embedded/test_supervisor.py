@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -87,7 +87,7 @@ def serving(used: Path, place: Path):
 
 
 def test_everything_runs_once_the_supervisor_started(supervisor: Supervisor, alive):
-    assert httpx.get(f"{supervisor.url}/readyz", trust_env=False).status_code == 200
+    assert httpx2.get(f"{supervisor.url}/readyz", trust_env=False).status_code == 200
     found = supervisor.processes()
     assert set(found) == {"postgres", "valkey", "api", "worker", "scheduler"}
     assert all(map(alive, found.values()))
@@ -99,7 +99,7 @@ def test_each_program_gets_its_own_secrets_and_no_others(
 ):
     eventually(lambda: len(list(notes.glob("*.json"))) == 2)
     seen = {path.stem: json.loads(path.read_text()) for path in notes.glob("*.json")}
-    seen["api"] = httpx.get(supervisor.url, trust_env=False).json()
+    seen["api"] = httpx2.get(supervisor.url, trust_env=False).json()
     held = {name: {API_KEY, ID_KEY} & set(found) for name, found in seen.items()}
     assert held == {"api": {API_KEY, ID_KEY}, "worker": {ID_KEY}, "scheduler": set()}
     assert seen["api"][API_KEY] == supervisor.api_key
@@ -114,7 +114,7 @@ def test_each_program_gets_its_own_secrets_and_no_others(
 @pytest.mark.parametrize("name", ["api", "valkey", "postgres"])
 def test_a_killed_program_is_started_again(supervisor: Supervisor, eventually, name: str):
     before = supervisor.processes()
-    database = httpx.get(supervisor.url, trust_env=False).json()[DATABASE_URL]
+    database = httpx2.get(supervisor.url, trust_env=False).json()[DATABASE_URL]
     supervisor.kill(name)
     eventually(lambda: supervisor.processes().get(name, before[name]) != before[name])
     eventually(supervisor.ready)
@@ -170,7 +170,7 @@ def test_servers_of_the_users_own_are_used_as_they_are(
     monkeypatch.setenv("LETHE_MODE", "production")
     with Supervisor(folder, port=0, programs=stand_ins(place), migrations=None) as supervisor:
         assert set(supervisor.processes()) == {"api", "worker", "scheduler"}
-        seen = httpx.get(supervisor.url, trust_env=False).json()
+        seen = httpx2.get(supervisor.url, trust_env=False).json()
         eventually(lambda: (place / "worker.json").exists())
     assert API_KEY not in json.loads((place / "worker.json").read_text())
     assert (seen[DATABASE_URL], seen[BROKER_URL]) == (servers.database_url, servers.broker_url)

@@ -1,0 +1,101 @@
+"""What every unlearning method takes and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lethe._passes import batches
+from lethe.policy import Guarantee, MethodName
+from lethe.recipe import MapDataset, Recipe
+from workers.unlearning.errors import Cancelled, EmptySet
+
+
+def require_records(**sets: MapDataset) -> None:
+    """Raise EmptySet for the first of the named sets that holds no records."""
+    for which, dataset in sets.items():
+        if len(dataset) == 0:
+            raise EmptySet(which)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a method needs beside the model and the data."""
+
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    progress: Callable[[str, float], None]
+    """Called with the name of the phase and the fraction of it that is done, 0 to 1."""
+    cancelled: Callable[[], bool]
+    """Asked between batches."""
+
+    def check(self) -> None:
+        """Raise Cancelled if the caller no longer wants the result."""
+        if self.cancelled():
+            raise Cancelled
+
+    def batches(self, dataset: MapDataset) -> Iterator[Any]:
+        """Yield the dataset once, in order, in the recipe's batches, on the device.
+
+        Raises:
+            Cancelled: before a batch, if the caller no longer wants the result.
+
+        """
+        for batch in batches(self.recipe, dataset, self.device):
+            self.check()
+            yield batch
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Seed PyTorch's generators of the CPU and the device, and put them back afterwards."""
+        accelerators = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=accelerators):
+            # torch.manual_seed would also reseed devices that are not put back.
+            torch.default_generator.manual_seed(self.seed)
+            for accelerator in accelerators:
+                with torch.cuda.device(accelerator):
+                    torch.cuda.manual_seed(self.seed)
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class Unlearned:
+    """What came out of a method, before anybody verified it."""
+
+    state: dict[str, Tensor]
+    """Parameters and buffers by name: copies on the CPU, without history, all finite."""
+    guarantee: Guarantee
+    evidence: Mapping[str, Any]
+    """JSON values: the hyperparameters in effect, losses, norms, seconds; no sample IDs."""
+
+
+class Method(Protocol):
+    """An unlearning algorithm."""
+
+    @property
+    def name(self) -> MethodName:
+        """The name by which a policy asks for it."""
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        forget: MapDataset,
+        retain: MapDataset,
+        holdout: MapDataset,
+        context: Context,
+    ) -> Unlearned:
+        """Return weights that have forgotten the forget set.
+
+        The model comes with the parent's weights, on the context's device, and may be modified.
+        On the CPU the same seed gives the same bits; PyTorch's global generators stay as they are.
+
+        Raises:
+            UnlearningError: see its tree.
+
+        """
