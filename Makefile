@@ -32,7 +32,7 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 demo: install
-	$(BIN)/python -m lethe_examples.demo
+	$(BIN)/python -m lethe_examples.demo $(DEMO)
 
 serve: install
 	$(BIN)/python -m embedded serve
