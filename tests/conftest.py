@@ -67,14 +67,16 @@ def environment(servers: Servers, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def reread(environment: dict[str, str]) -> Callable[[str, str], None]:
+def reread(environment: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
     """Change a variable and make this process read its settings anew."""
+    with pytest.MonkeyPatch.context() as patch:
 
-    def change(name: str, value: str) -> None:
-        os.environ[name] = value  # the environment fixture puts it back
-        _forget_settings()
+        def change(name: str, value: str) -> None:
+            patch.setenv(name, value)
+            _forget_settings()
 
-    return change
+        yield change
+    _forget_settings()
 
 
 @pytest.fixture
