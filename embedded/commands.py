@@ -29,9 +29,9 @@ API = Program(
     "api",
     (
         *("uvicorn", "--factory", "app.main:create_app", "--host", "{host}", "--port", "{port}"),
-        # The application logs its requests itself, by route: a path can quote a sample ID. An
-        # answer that takes longer than the grace period must not keep the process from ending.
-        *("--no-access-log", "--timeout-graceful-shutdown", "4"),
+        # The application logs its requests itself, by route: a path can quote a sample ID. A
+        # download may go on for a while when the process is asked to end, and not for ever.
+        *("--no-access-log", "--timeout-graceful-shutdown", "30"),
     ),
     secrets=frozenset({API_KEY, ID_KEY}),
 )
