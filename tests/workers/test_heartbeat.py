@@ -20,6 +20,7 @@ from app.tables import UnlearningJob
 from workers import ladder, run
 from workers.heartbeat import BEATS_PER_LEASE, Heartbeat
 from workers.unlearning.contract import Context
+from workers.unlearning.errors import Cancelled
 
 PATIENCE_SECONDS = 30
 
@@ -31,11 +32,16 @@ class Waiting:
 
     def __init__(self, until: Callable[[], bool]) -> None:
         self.until = until
+        self.stopped = False
 
     def unlearn(self, model: Any, forget: Any, retain: Any, holdout: Any, context: Context) -> Any:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.until():
-            context.check()
+            try:
+                context.check()
+            except Cancelled:
+                self.stopped = True
+                raise
             context.progress("waiting", 0.5)
             assert time.monotonic() < deadline
             time.sleep(0.02)  # a batch; the condition is above
@@ -99,8 +105,10 @@ def test_work_stops_between_batches_when_its_lease_is_stolen(
                 assert leases.claim(session, job_id, "thief", timedelta(minutes=1)) is not None
         return False
 
-    monkeypatch.setattr(ladder, "method_for", lambda *_: Waiting(steal))
-    run.run(job_id)  # ends long before the method's own patience does
+    method = Waiting(steal)
+    monkeypatch.setattr(ladder, "method_for", lambda *_: method)
+    run.run(job_id)
+    assert method.stopped
     with transaction() as session:
         job = session.get_one(UnlearningJob, job_id)
         assert (job.status, job.worker, job.error) == ("running", "thief", None)
