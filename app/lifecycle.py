@@ -12,18 +12,8 @@ from sqlalchemy.orm import Session
 
 from app.audit import ledger
 from app.errors import IllegalMove
-from app.tables import (
-    DeletionRequest,
-    Erasure,
-    ErasureStatus,
-    JobStatus,
-    ModelStatus,
-    ModelVersion,
-    RegisteredModel,
-    RequestStatus,
-    UnlearningJob,
-    VersionStatus,
-)
+from app.statuses import ErasureStatus, JobStatus, ModelStatus, RequestStatus, VersionStatus
+from app.tables import DeletionRequest, Erasure, ModelVersion, RegisteredModel, UnlearningJob
 
 Row = TypeVar("Row", RegisteredModel, ModelVersion, DeletionRequest, Erasure, UnlearningJob)
 Facts = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.db import now
+from app.statuses import ErasureStatus, JobStatus, ModelStatus, RequestStatus, VersionStatus
 
 type_map: dict[Any, Any] = {
     str: Text(),
@@ -47,55 +48,6 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-
-
-class ModelStatus(StrEnum):
-    """Where a registered model stands."""
-
-    CHECKING = "checking"
-    READY = "ready"
-    REJECTED = "rejected"
-
-
-class VersionStatus(StrEnum):
-    """Where a model version stands."""
-
-    CURRENT = "current"
-    WITHDRAWN = "withdrawn"
-    PURGED = "purged"
-
-
-class RequestStatus(StrEnum):
-    """Where the promise to a person stands."""
-
-    PENDING = "pending"
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    NOTHING_FOUND = "nothing_found"
-    NEEDS_ATTENTION = "needs_attention"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-
-
-class ErasureStatus(StrEnum):
-    """Where one model's part of the promise stands."""
-
-    PENDING = "pending"
-    SCHEDULED = "scheduled"
-    COMPLETED = "completed"
-    NEEDS_ATTENTION = "needs_attention"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-
-
-class JobStatus(StrEnum):
-    """Where an unlearning job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    PUBLISHED = "published"
-    REFUSED = "refused"
-    FAILED = "failed"
 
 
 def _one_of(statuses: type[StrEnum]) -> CheckConstraint:

@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app import db, queue
 from app.artifacts import ArtifactStore
 from app.db import transaction
 from app.privacy import digest_sample_id, key_id
+from app.registry import checking
 from app.registry import service as registry
 from app.settings import settings
 from embedded.servers import Servers, temporary_servers
@@ -114,15 +116,29 @@ def accept(digest: Callable[[str], bytes]) -> Callable[[UUID, Sequence[str]], No
     """Make a model ready, as a worker does that found these samples in its recipe."""
 
     def make(model_id: UUID, sample_ids: Sequence[str]) -> None:
+        digests = [digest(sample_id) for sample_id in sample_ids]
         with transaction() as session:
-            registry.accept(
-                session,
-                model_id,
-                [digest(sample_id) for sample_id in sample_ids],
-                "sha256:" + "0" * 64,
-                key_id(ID_KEY.encode()),
-                1,
-            )
+            check = checking.start_check(session, model_id, timedelta(minutes=1))
+            assert check is not None
+            checking.replace_manifest(session, check, digests)
+        found = checking.Found(
+            len(digests), "sha256:" + "0" * 64, key_id(ID_KEY.encode()), size_bytes=1
+        )
+        with transaction() as session:
+            checking.accept(session, check, found)
+
+    return make
+
+
+@pytest.fixture
+def reject(environment: dict[str, str]) -> Callable[..., None]:
+    """Reject a model, as a worker does that found these problems."""
+
+    def make(model_id: UUID, *problems: dict[str, str]) -> None:
+        with transaction() as session:
+            check = checking.start_check(session, model_id, timedelta(minutes=1))
+            assert check is not None
+            checking.reject(session, check, problems)
 
     return make
 

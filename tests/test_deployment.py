@@ -26,7 +26,8 @@ from packaging.utils import canonicalize_name
 
 from app.db import transaction
 from app.settings import Settings
-from app.tables import ModelStatus, RegisteredModel
+from app.statuses import ModelStatus
+from app.tables import RegisteredModel
 from embedded.commands import API, API_KEY, ID_KEY, MIGRATIONS, SCHEDULER, WORKER, Program
 from embedded.servers import Servers
 

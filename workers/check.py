@@ -7,9 +7,9 @@ import structlog
 
 from app.artifacts import ArtifactStore
 from app.db import transaction
-from app.errors import IllegalMove, LeaseLost
+from app.errors import LeaseLost
 from app.privacy import key_id
-from app.registry import service
+from app.registry import checking
 from app.settings import settings
 from workers import failures
 from workers.artifacts import Corrupted, load_state
@@ -26,7 +26,7 @@ def check(model_id: UUID) -> None:
     """Make a model ready or reject it with all its problems, if it still waits for that."""
     lease = settings().lease
     with transaction() as session:
-        to_check = service.start_check(session, model_id, lease)
+        to_check = checking.start_check(session, model_id, lease)
     if to_check is None:
         return
     log.info("model.check_started", model=str(model_id), attempt=to_check.attempt)
@@ -37,14 +37,14 @@ def check(model_id: UUID) -> None:
     try:
         with Heartbeat(renew, lease, f"model {model_id}"):
             _check(to_check)
-    except (LeaseLost, IllegalMove):
+    except LeaseLost:
         log.warning("model.check_superseded", model=str(model_id))
     except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
         log.error("model.check_failed", model=str(model_id), error=failures.describe(error))
         _give_up(to_check, failures.describe(error))
 
 
-def _check(to_check: service.ToCheck) -> None:
+def _check(to_check: checking.ToCheck) -> None:
     path = ArtifactStore(settings().artifacts_folder).find(to_check.checkpoint_digest)
     problems: list[Problem] = []
     recipe = state = None
@@ -65,20 +65,21 @@ def _check(to_check: service.ToCheck) -> None:
         return
     digests = sample_digests(recipe, settings().required_id_key())
     with transaction() as session:
-        service.accept(
-            session,
-            to_check.model_id,
-            digests,
-            data_fingerprint(digests),
-            key_id(settings().required_id_key()),
-            path.stat().st_size,
-        )
+        checking.replace_manifest(session, to_check, digests)
+    found = checking.Found(
+        sample_count=len(digests),
+        data_fingerprint=data_fingerprint(digests),
+        id_key_id=key_id(settings().required_id_key()),
+        size_bytes=path.stat().st_size,
+    )
+    with transaction() as session:
+        checking.accept(session, to_check, found)
     log.info("model.ready", model=str(to_check.model_id), samples=len(digests))
 
 
-def _reject(to_check: service.ToCheck, problems: list[Problem]) -> None:
+def _reject(to_check: checking.ToCheck, problems: list[Problem]) -> None:
     with transaction() as session:
-        service.reject(session, to_check.model_id, [problem.as_json() for problem in problems])
+        checking.reject(session, to_check, [problem.as_json() for problem in problems])
     log.info(
         "model.rejected",
         model=str(to_check.model_id),
@@ -86,7 +87,7 @@ def _reject(to_check: service.ToCheck, problems: list[Problem]) -> None:
     )
 
 
-def _give_up(to_check: service.ToCheck, error: str) -> None:
+def _give_up(to_check: checking.ToCheck, error: str) -> None:
     if to_check.attempt >= settings().job_attempts:
         message = f"gave up after {to_check.attempt} attempts: {error}"
         _reject(to_check, [Problem("check.failed", message)])
@@ -94,6 +95,6 @@ def _give_up(to_check: service.ToCheck, error: str) -> None:
         _renew(to_check, None)
 
 
-def _renew(to_check: service.ToCheck, lease: timedelta | None) -> None:
+def _renew(to_check: checking.ToCheck, lease: timedelta | None) -> None:
     with transaction() as session:
-        service.renew_check(session, to_check, lease)
+        checking.renew_check(session, to_check, lease)

@@ -13,7 +13,7 @@ from app.audit.service import place_all
 from app.db import transaction
 from app.deletions import planner
 from app.jobs import leases, outcome
-from app.registry import service as registry
+from app.registry import checking
 from app.settings import settings
 from workers.celery_app import app
 
@@ -58,7 +58,7 @@ def sweep() -> None:
             outcome.expire(session, settings().job_attempts)
         with transaction() as session:
             jobs = leases.queued(session)
-            models = registry.unchecked(session)
+            models = checking.unchecked(session)
         place_all()
     except DBAPIError as error:
         log.error("sweep.failed", error=type(error).__name__)

@@ -12,16 +12,8 @@ from sqlalchemy.orm import Session
 from app import lifecycle
 from app.db import clock, try_lock
 from app.deletions import settlement
-from app.tables import (
-    Erasure,
-    ErasureStatus,
-    JobStatus,
-    ManifestEntry,
-    ModelStatus,
-    RegisteredModel,
-    RequestedSample,
-    UnlearningJob,
-)
+from app.statuses import ErasureStatus, JobStatus, ModelStatus
+from app.tables import Erasure, ManifestEntry, RegisteredModel, RequestedSample, UnlearningJob
 from lethe.policy import Batching, Policy
 
 # The audit log's canonical JSON holds whole numbers up to this exactly (RFC 8785, 3.2.2.3).

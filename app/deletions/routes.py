@@ -16,7 +16,8 @@ from app.privacy import digest_for
 from app.problems import responses
 from app.security import Caller
 from app.settings import settings
-from app.tables import DeletionRequest, RequestStatus
+from app.statuses import RequestStatus
+from app.tables import DeletionRequest
 from app.wire import COMMON, WITH_BODY, Cursor, Limit, accepted, retry_after
 
 router = APIRouter(prefix="/v1/deletion-requests", tags=["deletion requests"])

@@ -11,7 +11,8 @@ from app.audit.schemas import InclusionProof
 from app.deletions.clocks import Regulation
 from app.deletions.service import ErasureView
 from app.privacy import LONGEST_SAMPLE_ID_BYTES
-from app.tables import DeletionRequest, ErasureStatus, RequestStatus
+from app.statuses import ErasureStatus, RequestStatus
+from app.tables import DeletionRequest
 from app.wire import Answer, Body, Name, Text, VersionName
 
 MOST_SAMPLE_IDS = 10_000

@@ -15,15 +15,8 @@ from app.deletions.clocks import Regulation, due_at
 from app.deletions.settlement import match, settle
 from app.errors import Conflict, IdempotencyKeyReused, NotFound, UnknownModel
 from app.privacy import digest_for, digest_sample_id, key_id
-from app.tables import (
-    DeletionRequest,
-    Erasure,
-    ModelStatus,
-    ModelVersion,
-    RegisteredModel,
-    RequestedSample,
-    RequestStatus,
-)
+from app.statuses import ModelStatus, RequestStatus
+from app.tables import DeletionRequest, Erasure, ModelVersion, RegisteredModel, RequestedSample
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -8,16 +8,14 @@ from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.db import now
+from app.statuses import ErasureStatus, ModelStatus, RequestStatus
 from app.tables import (
     DeletionRequest,
     Erasure,
-    ErasureStatus,
     ManifestEntry,
-    ModelStatus,
     ModelVersion,
     RegisteredModel,
     RequestedSample,
-    RequestStatus,
 )
 
 

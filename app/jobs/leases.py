@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.errors import IllegalMove, LeaseLost
+from app.statuses import JobStatus
 from app.tables import (
     Erasure,
-    JobStatus,
     ManifestEntry,
     ModelVersion,
     RegisteredModel,

@@ -13,17 +13,8 @@ from app.db import now
 from app.deletions.settlement import settle
 from app.errors import IllegalMove, LeaseLost
 from app.jobs.leases import Job, held_by, lock_held, requested, requeue
-from app.tables import (
-    Erasure,
-    ErasureStatus,
-    JobStatus,
-    ManifestEntry,
-    ModelVersion,
-    RegisteredModel,
-    Rung,
-    UnlearningJob,
-    VersionStatus,
-)
+from app.statuses import ErasureStatus, JobStatus, VersionStatus
+from app.tables import Erasure, ManifestEntry, ModelVersion, RegisteredModel, Rung, UnlearningJob
 
 
 @dataclass(frozen=True, slots=True)

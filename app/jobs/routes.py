@@ -9,7 +9,7 @@ from app.errors import InvalidCursor, NotFound
 from app.jobs import schemas, service
 from app.problems import responses
 from app.security import Caller
-from app.tables import JobStatus
+from app.statuses import JobStatus
 from app.wire import COMMON, Cursor, Limit, retry_after
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(*COMMON))

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.jobs.service import JobView
-from app.tables import JobStatus
+from app.statuses import JobStatus
 from app.wire import Answer, VersionName
 
 

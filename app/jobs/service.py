@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from app import pages
 from app.errors import NotFound
-from app.tables import Erasure, JobStatus, ModelVersion, RegisteredModel, Rung, UnlearningJob
+from app.statuses import JobStatus
+from app.tables import Erasure, ModelVersion, RegisteredModel, Rung, UnlearningJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from app.problems import responses
 from app.registry import schemas, service, weights
 from app.security import Caller
 from app.settings import settings
-from app.tables import ModelStatus, ModelVersion, RegisteredModel, VersionStatus
+from app.statuses import ModelStatus, VersionStatus
+from app.tables import ModelVersion, RegisteredModel
 from app.wire import COMMON, WITH_BODY, Cursor, Limit, Name, accepted, retry_after
 
 CHECKPOINTS = "/v1/checkpoints"

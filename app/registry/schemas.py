@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import Field
 
-from app.tables import ModelStatus, ModelVersion, RegisteredModel, VersionStatus
+from app.statuses import ModelStatus, VersionStatus
+from app.tables import ModelVersion, RegisteredModel
 from app.wire import Answer, Body, Digest, Name, VersionName
 from lethe.policy import Policy
 

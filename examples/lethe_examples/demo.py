@@ -26,7 +26,7 @@ from lethe_examples import comparison, proofs
 from lethe_examples.digits import Digits
 from lethe_examples.train import train
 
-FOLDER = Path(".lethe")
+FOLDER = Path(".lethe-demo")
 USERS = 8
 PATIENCE_SECONDS = 240.0
 # Short, so that a killed worker's job is claimed again while somebody watches.
@@ -89,8 +89,8 @@ def main() -> int:
     try:
         checkpoint = trained(FOLDER / "digits.safetensors")
         # A demo begins with an empty service; `make serve` keeps its state in another folder.
-        remove(FOLDER / "demo")
-        with Supervisor(FOLDER / "demo", port=0) as service:
+        remove(FOLDER / "service")
+        with Supervisor(FOLDER / "service", port=0) as service:
             say(f"2. The service runs at {service.url}; its logs are in {service.logs}")
             headers = {"Authorization": f"Bearer {service.api_key}"}
             with httpx2.Client(base_url=service.url, headers=headers, timeout=30) as http:

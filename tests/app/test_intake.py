@@ -250,14 +250,11 @@ def test_a_request_that_came_during_a_models_check_reaches_the_model(
 
 
 def test_a_request_awaits_no_model_that_was_rejected(
-    client: TestClient, register: Callable[..., Any]
+    client: TestClient, register: Callable[..., Any], reject: Callable[..., None]
 ) -> None:
-    from app.registry import service as registry
-
     model_id = register("late")
     answer = client.post(URL, json={"sample_ids": ["a"]})
-    with transaction() as session:
-        registry.reject(session, model_id, [{"code": "x", "message": "y"}])
+    reject(model_id, {"code": "x", "message": "y"})
     assert client.get(answer.headers["Location"]).json()["status"] == "nothing_found"
 
 

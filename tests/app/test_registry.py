@@ -17,9 +17,7 @@ from safetensors.torch import save
 
 from app.artifacts import ArtifactStore
 from app.checkpoints import require_safetensors
-from app.db import transaction
 from app.errors import NotACheckpoint
-from app.registry import service as registry
 from app.settings import settings
 
 GOOD = save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)})
@@ -183,11 +181,10 @@ def test_a_registration_that_cannot_be_served_is_refused(
 
 
 def test_a_rejected_model_shows_all_its_problems(
-    client: TestClient, register: Callable[..., UUID]
+    client: TestClient, register: Callable[..., UUID], reject: Callable[..., None]
 ) -> None:
     problems = [{"code": "a", "message": "first"}, {"code": "b", "message": "second"}]
-    with transaction() as session:
-        registry.reject(session, register("m"), problems)
+    reject(register("m"), *problems)
     found = client.get("/v1/models/m").json()
     assert (found["status"], found["problems"]) == ("rejected", problems)
     answer = client.post("/v1/deletion-requests", json={"sample_ids": ["a"], "model": "m"})

@@ -11,6 +11,8 @@ from sqlalchemy import func, select, text, update
 
 from app.artifacts import ArtifactStore
 from app.db import transaction
+from app.errors import LeaseLost
+from app.registry import checking
 from app.registry import service as registry
 from app.settings import settings
 from app.tables import ManifestEntry, RegisteredModel
@@ -100,8 +102,8 @@ def test_a_check_that_is_under_way_is_not_done_twice(
 ) -> None:
     model_id = registered(stored)
     with transaction() as session:
-        assert registry.start_check(session, model_id, settings().lease) is not None
-        assert registry.unchecked(session) == []
+        assert checking.start_check(session, model_id, settings().lease) is not None
+        assert checking.unchecked(session) == []
     check.check(model_id)
     assert model(client)["status"] == "checking"
     with transaction() as session:  # its worker dies
@@ -109,7 +111,7 @@ def test_a_check_that_is_under_way_is_not_done_twice(
             update(RegisteredModel).values(check_lease_expires_at=text("now() - interval '1s'"))
         )
     with transaction() as session:
-        assert registry.unchecked(session) == [model_id]
+        assert checking.unchecked(session) == [model_id]
     check.check(model_id)
     assert model(client)["status"] == "ready"
 
@@ -134,3 +136,59 @@ def test_a_check_that_keeps_failing_is_given_up_with_the_reason(
     found = model(client)
     assert [problem["code"] for problem in found["problems"]] == ["check.failed"]
     assert "person-1" not in str(found)
+
+
+def test_a_large_manifest_does_not_hold_up_the_intake_of_requests(
+    client: TestClient, registered: Callable[[str], UUID], stored: str
+) -> None:
+    model_id = registered(stored)
+    with transaction() as session:
+        taken = checking.start_check(session, model_id, settings().lease)
+    assert taken is not None
+    with transaction() as session:
+        checking.replace_manifest(session, taken, [bytes(32)])
+        # In another connection, while the manifest is still being written:
+        answer = client.post("/v1/deletion-requests", json={"sample_ids": ["person-1"]})
+        assert answer.status_code == 202
+        with transaction() as other:
+            checking.renew_check(other, taken, settings().lease)
+
+
+def test_an_attempt_that_was_superseded_changes_nothing(
+    client: TestClient, registered: Callable[[str], UUID], stored: str
+) -> None:
+    model_id = registered(stored)
+    with transaction() as session:
+        late = checking.start_check(session, model_id, settings().lease)
+        session.execute(
+            update(RegisteredModel).values(check_lease_expires_at=text("now() - interval '1s'"))
+        )
+    assert late is not None
+    with transaction() as session:
+        taken = checking.start_check(session, model_id, settings().lease)
+    assert taken is not None
+    found = checking.Found(0, "sha256:" + "0" * 64, "k-0", 1)
+    for act in (
+        lambda session: checking.replace_manifest(session, late, [bytes(32)]),
+        lambda session: checking.accept(session, late, found),
+        lambda session: checking.reject(session, late, []),
+        lambda session: checking.renew_check(session, late, None),
+    ):
+        with pytest.raises(LeaseLost), transaction() as session:
+            act(session)
+    assert model(client)["status"] == "checking"
+
+
+def test_a_manifest_left_by_an_attempt_that_died_is_replaced(
+    client: TestClient, registered: Callable[[str], UUID], stored: str
+) -> None:
+    model_id = registered(stored)
+    with transaction() as session:
+        died = checking.start_check(session, model_id, settings().lease)
+        assert died is not None
+        checking.replace_manifest(session, died, [bytes(32)])
+        checking.renew_check(session, died, None)
+    check.check(model_id)
+    assert model(client)["sample_count"] == 120
+    with transaction() as session:
+        assert session.scalar(select(func.count()).select_from(ManifestEntry)) == 120
