@@ -5,7 +5,6 @@ The rule of ``workers.recipes`` holds here, too: no message quotes what came out
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
@@ -16,11 +15,11 @@ from torch.utils.data import Subset, default_collate
 from app.privacy import LONGEST_SAMPLE_ID_BYTES
 from lethe._passes import to_device
 from lethe.recipe import MapDataset, Recipe
-from workers.recipes import Problem, attempt
+from workers.recipe_weights import check_weights, layout, listed
+from workers.recipes import Findings, Problem, attempt
 
 T = TypeVar("T")
 
-LISTED = 10  # names or positions in one message; the count says how many there are
 PROBED_RECORDS = 8  # enough to see a fault of every record, cheap for the largest model
 LOSS_TOLERANCE = 1e-3
 """Largest |difference| / (1 + |loss|) between an example alone and the same one in a batch.
@@ -28,24 +27,6 @@ LOSS_TOLERANCE = 1e-3
 Kernels sum in another order for another batch size, TF32 rounds at 5e-4; batch statistics and
 dropout move a loss by far more. Half precision gets the square package of its own epsilon.
 """
-
-
-@dataclass(slots=True)
-class _Findings:
-    """The problems found so far; calls into the user's code go through ``run``."""
-
-    package: str
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(self, code: str, message: str) -> None:
-        if (problem := Problem(code, message)) not in self.problems:
-            self.problems.append(problem)
-
-    def run(self, code: str, doing: str, call: Callable[[], T]) -> T | Problem:
-        result = attempt(self.package, code, doing, call)
-        if isinstance(result, Problem):
-            self.add(result.code, result.message)
-        return result
 
 
 def check_recipe(
@@ -56,10 +37,10 @@ def check_recipe(
     Raises nothing for the user's faults. Reads all sample IDs, a few training records, and the
     metric of the holdout data. Where the weights do not fit, losses are checked untrained.
     """
-    found = _Findings(type(recipe).__module__.partition(".")[0])
+    found = Findings(type(recipe).__module__.partition(".")[0])
     ids = _check_ids(found, recipe)
     model = _check_model(found, recipe)
-    _check_weights(found, model, state, set(ids or ()))
+    check_weights(found, model, state, set(ids or ()))
     training = _check_data(found, "training_data()", recipe.training_data)
     holdout = _check_data(found, "holdout_data()", recipe.holdout_data)
     if training is not None and ids is not None and len(training) != len(ids):
@@ -87,7 +68,7 @@ def check_recipe(
     return found.problems
 
 
-def _check_ids(found: _Findings, recipe: Recipe) -> list[str | None] | None:
+def _check_ids(found: Findings, recipe: Recipe) -> list[str | None] | None:
     reads = [found.run("ids.read", "sample_ids()", lambda: _ids(recipe)) for _ in range(2)]
     ids = reads[0]
     if isinstance(ids, Problem):
@@ -114,7 +95,7 @@ def _check_ids(found: _Findings, recipe: Recipe) -> list[str | None] | None:
     }
     for code, (what, where) in faults.items():
         if where:
-            found.add(code, f"{len(where)} sample IDs {what}; at index {_listed(where)}")
+            found.add(code, f"{len(where)} sample IDs {what}; at index {listed(where)}")
     repeated = len(texts) - len({id_ for _, id_ in texts})
     if repeated:
         found.add("ids.duplicate", f"{repeated} sample IDs repeat an earlier one; make each unique")
@@ -130,7 +111,7 @@ def _ids(recipe: Recipe) -> list[str | None] | None:
     return [id_ if isinstance(id_, str) else None for id_ in ids]  # type: ignore[attr-defined]
 
 
-def _check_model(found: _Findings, recipe: Recipe) -> nn.Module | None:
+def _check_model(found: Findings, recipe: Recipe) -> nn.Module | None:
     built = [found.run("model.build", "build_model()", recipe.build_model) for _ in range(2)]
     models = [model for model in built if isinstance(model, nn.Module)]
     if len(models) + sum(isinstance(model, Problem) for model in built) < 2:
@@ -140,7 +121,7 @@ def _check_model(found: _Findings, recipe: Recipe) -> nn.Module | None:
     first, second = models
     if first is second:
         found.add("model.shared", "build_model() returned one object twice; build a new one")
-    layouts = found.run("model.state", "state_dict()", lambda: [_layout(m) for m in models])
+    layouts = found.run("model.state", "state_dict()", lambda: [layout(m) for m in models])
     if not isinstance(layouts, Problem) and layouts[0] != layouts[1]:
         found.add("model.varies", "two calls of build_model() differ in names, shapes or dtypes")
     if any(tensor.device.type != "cpu" for tensor in [*first.parameters(), *first.buffers()]):
@@ -148,11 +129,7 @@ def _check_model(found: _Findings, recipe: Recipe) -> nn.Module | None:
     return first
 
 
-def _layout(model: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    return {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
-
-
-def _check_data(found: _Findings, what: str, read: Callable[[], MapDataset]) -> MapDataset | None:
+def _check_data(found: Findings, what: str, read: Callable[[], MapDataset]) -> MapDataset | None:
     dataset = found.run("data.read", what, read)
     if isinstance(dataset, Problem):
         return None
@@ -169,7 +146,7 @@ def _batch(recipe: Recipe, items: list[Any], device: torch.device) -> Any:
 
 
 def _check_items(
-    found: _Findings, recipe: Recipe, training: MapDataset, indices: Sequence[int]
+    found: Findings, recipe: Recipe, training: MapDataset, indices: Sequence[int]
 ) -> list[Any] | None:
     """Read the same records twice from one dataset and once from another; return the first read.
 
@@ -216,7 +193,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _check_outputs(
-    found: _Findings, recipe: Recipe, model: nn.Module, items: list[Any], device: torch.device
+    found: Findings, recipe: Recipe, model: nn.Module, items: list[Any], device: torch.device
 ) -> None:
     """Check losses and entropies of a batch, and each loss against the example's alone."""
     batch = attempt(found.package, "", "", lambda: _batch(recipe, items, device))
@@ -252,7 +229,7 @@ def _check_outputs(
             return
 
 
-def _check_values(values: object, found: _Findings, what: str, count: int) -> TypeGuard[Tensor]:
+def _check_values(values: object, found: Findings, what: str, count: int) -> TypeGuard[Tensor]:
     """Tell whether losses or entropies are as they should be: (B,), floating, finite."""
     before = len(found.problems)
     if isinstance(values, Problem):
@@ -270,7 +247,7 @@ def _check_values(values: object, found: _Findings, what: str, count: int) -> Ty
     return len(found.problems) == before
 
 
-def _check_gradient(found: _Findings, model: nn.Module, losses: Tensor) -> None:
+def _check_gradient(found: Findings, model: nn.Module, losses: Tensor) -> None:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     gradients: Any = ()
     if weights and losses.requires_grad:
@@ -288,53 +265,7 @@ def _check_gradient(found: _Findings, model: nn.Module, losses: Tensor) -> None:
         found.add("losses.gradient_finite", "the gradient of losses() is not finite")
 
 
-def _check_metric(found: _Findings, recipe: Recipe, model: nn.Module, holdout: MapDataset) -> None:
+def _check_metric(found: Findings, recipe: Recipe, model: nn.Module, holdout: MapDataset) -> None:
     value = found.run("metric.run", "metric()", lambda: float(recipe.metric(model, holdout)))
     if not isinstance(value, Problem) and not math.isfinite(value):
         found.add("metric.finite", f"metric() of the holdout data is {value}")
-
-
-def _check_weights(
-    found: _Findings, model: nn.Module | None, state: Mapping[str, Tensor], ids: set[str | None]
-) -> None:
-    before = len(found.problems)
-    faults = {"weights.finite": ("are not finite", [n for n in state if not _finite(state[n])])}
-    wanted = found.run("model.state", "state_dict()", lambda: _layout(model)) if model else None
-    if isinstance(wanted, dict):
-        both = [name for name in wanted if name in state]
-        given = {name: (tuple(state[name].shape), state[name].dtype) for name in both}
-        faults |= {
-            "weights.missing": ("are missing", [n for n in wanted if n not in state]),
-            "weights.unexpected": ("are unexpected", [n for n in state if n not in wanted]),
-        }
-        for part, what in enumerate(("shape", "dtype")):
-            faults["weights." + what] = (
-                f"have another {what} than the model's",
-                [
-                    f"{name} ({given[name][part]} for {wanted[name][part]})"
-                    for name in both
-                    if given[name][part] != wanted[name][part]
-                ],
-            )
-    for code, (what, names) in faults.items():
-        # A module may keep one parameter for each person, under the person's sample ID.
-        shown = ["(withheld)" if _names_sample(name, ids) else name for name in names]
-        if names:
-            found.add(code, f"{len(names)} tensors of the checkpoint {what}: {_listed(shown)}")
-    if model is not None and len(found.problems) == before:
-        found.run("weights.load", "load_state_dict()", lambda: model.load_state_dict(dict(state)))
-
-
-def _names_sample(name: str, ids: set[str | None]) -> bool:
-    plain = name.partition(" (")[0]
-    return not ids.isdisjoint([plain, *plain.split(".")])
-
-
-def _finite(tensor: Tensor) -> bool:
-    # PyTorch has no isfinite for the dtypes of one byte.
-    return bool(torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor).all())
-
-
-def _listed(names: Sequence[object]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(str(name)[:200] for name in names[:LISTED]) + more

@@ -8,7 +8,7 @@ may appear nowhere. That includes the messages of exceptions that a recipe raise
 import hashlib
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePath
 from typing import TypeVar
@@ -127,3 +127,23 @@ def data_fingerprint(sample_digests: Sequence[bytes]) -> str:
             raise ValueError("a sample digest has 32 bytes")
         whole.update(digest)
     return "sha256:" + whole.hexdigest()
+
+
+@dataclass(slots=True)
+class Findings:
+    """The problems found so far; calls into the user's code go through ``run``."""
+
+    package: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, code: str, message: str) -> None:
+        """Note a problem, once."""
+        if (problem := Problem(code, message)) not in self.problems:
+            self.problems.append(problem)
+
+    def run(self, code: str, doing: str, call: Callable[[], T]) -> T | Problem:
+        """Return what the user's code returns, or note what it raised."""
+        result = attempt(self.package, code, doing, call)
+        if isinstance(result, Problem):
+            self.add(result.code, result.message)
+        return result
