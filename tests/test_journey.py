@@ -17,14 +17,14 @@ import psycopg
 import pytest
 import redis
 import torch
-from lethe_examples import classifier
-from lethe_examples.digits import Digits
-from lethe_examples.proofs import check as check_proofs
 from psycopg.sql import SQL, Identifier
 from safetensors.torch import save
 
 from embedded.servers import remove, temporary_place
 from embedded.supervisor import Supervisor
+from lethe_examples import classifier
+from lethe_examples.digits import Digits
+from lethe_examples.proofs import check as check_proofs
 from workers.artifacts import dump_state
 
 REQUESTS = "/v1/deletion-requests"

@@ -4,13 +4,13 @@ import re
 
 import pytest
 import torch
-from lethe_examples import digits
-from lethe_examples.digits import Digits
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lethe._passes import per_example_losses
+from lethe_examples import digits
+from lethe_examples.digits import Digits
 from workers.recipe_checks import check_recipe
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lethe_examples.fashion_mnist import DEBIAN_FOLDER, DatasetMissing, FashionMnist
 from lethe_examples.idx import NotIdx, read_idx
-
 from workers.recipe_checks import check_recipe
 
 

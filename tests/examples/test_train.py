@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lethe_examples.digits import Digits
 from lethe_examples.train import main
-
 from workers.artifacts import load_state
 
 FAST_RECIPE = """
