@@ -96,7 +96,7 @@ def journey(folder: Path) -> Iterator[Journey]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATABASE_URL", "BROKER_URL", "API_KEY", "ID_KEY"):
             patch.delenv(f"LETHE_{name}", raising=False)
-        patch.setenv("LETHE_LEASE", "3")
+        patch.setenv("LETHE_LEASE", "5")
         patch.setenv("LETHE_PLAN_INTERVAL", "0.5")
         patch.setenv("LETHE_TORCH_THREADS", "1")
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -164,7 +164,8 @@ def test_a_worker_killed_in_mid_job_ends_in_exactly_one_new_version(journey: Jou
     assert [v["number"] for v in after] == [*(v["number"] for v in before), len(before) + 1]
     assert request["erasures"][0]["version"]["number"] == after[-1]["number"]
     done = journey.get(f"/v1/jobs/{job['items'][0]['id']}")
-    assert (done["status"], done["attempts"]) == ("published", 2)
+    assert done["status"] == "published"
+    assert done["attempts"] >= 2  # more, if this machine stalls for a whole lease
 
 
 @pytest.mark.timeout(180)
