@@ -18,11 +18,10 @@ from workers.unlearning.attacks import (
     attack,
     entropies,
     finite_or_none,
-    records_needed,
-    visible_deviation,
 )
 from workers.unlearning.gradients import evaluating
 from workers.unlearning.weights import distance, is_finite
+from workers.unlearning.wording import explain, margin, not_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +156,20 @@ def verify(
     bounds: Bounds,
 ) -> Verdict:
     """Hold the new weights against the parent's; whatever is not finite fails its check."""
+    of_parent = {attack.name: attack for attack in before.attacks}
     checks = (
         _changed(before_state, after_state, after.parameters),
-        *(_forgotten(attack, guarantee, bounds) for attack in after.attacks),
+        *(
+            _kept_out(attack, of_parent.get(attack.name), bounds)
+            if guarantee == "exact"
+            else _forgotten(attack, bounds)
+            for attack in after.attacks
+        ),
         _useful("retain", before.retain, after.retain, bounds.utility_budget),
         _useful("holdout", before.holdout, after.holdout, bounds.utility_budget),
     )
     passed = bool(after.attacks) and all(check.passed for check in checks)
-    return Verdict(passed, checks, _not_shown(after, guarantee, bounds.confidence))
+    return Verdict(passed, checks, not_shown(after.attacks, guarantee, bounds.confidence))
 
 
 def _part(recipe: Recipe, model: nn.Module, dataset: MapDataset, losses: Tensor) -> Part:
@@ -188,59 +193,39 @@ def _changed(
     return Check("changed", passed, moved.relative, finite_or_none(moved.noise), None, None, note)
 
 
-def _forgotten(attack: Attack, guarantee: Guarantee, bounds: Bounds) -> Check:
-    low, high = 0.5 - bounds.leak_margin, 0.5 + bounds.leak_margin
+def _forgotten(attack: Attack, bounds: Bounds) -> Check:
+    """Demand evidence: the whole interval has to lie within the margin."""
+    low, high = margin(bounds)
     start, end = interval = attack.interval(bounds.confidence)
     fits = low <= start and end <= high
+    note = explain(attack, interval, bounds)
+    return Check(f"forgotten.{attack.name}", fits, attack.auc, low, high, interval, note)
+
+
+def _kept_out(attack: Attack, of_parent: Attack | None, bounds: Bounds) -> Check:
+    """Refuse a retrained model only on evidence that it saw the forgotten records after all.
+
+    That training left them out is how it was made, and some records are known well or badly
+    without it: those of one person, one class. An AUC far from one half may be theirs. A leak is
+    one that is far above, and no lower than the parent's, who did see them.
+    """
+    low, high = margin(bounds)
+    start, end = interval = attack.interval(bounds.confidence)
+    natural = of_parent is not None and attack.auc < of_parent.auc
     # Written so that a comparison with NaN fails.
-    touches = start <= high and end >= low
-    return Check(
-        f"forgotten.{attack.name}",
-        touches if guarantee == "exact" else fits,
-        attack.auc,
-        low,
-        high,
-        interval,
-        _explain(attack, interval, guarantee, bounds),
-    )
-
-
-def _explain(
-    attack: Attack, interval: tuple[float, float], guarantee: Guarantee, bounds: Bounds
-) -> str:
-    margin = bounds.leak_margin
-    if not math.isfinite(attack.auc):
-        return "a value is not finite, or there are no records to attack"
-    if interval[0] > 0.5 + margin:
-        return "leak: the attack tells forgotten records from never-seen ones"
-    if interval[1] < 0.5 - margin:
-        return (
-            "over-forgetting: forgotten records stand out as less known than never-seen ones, "
-            "which gives them away as well"
+    passed = start <= high or (start > high and natural)
+    if not passed:
+        note = explain(attack, interval, bounds)
+    elif low <= start and end <= high:
+        note = "the whole interval lies within the margin"
+    elif start > high or end < low:
+        note = (
+            "the forgotten records differ from never-seen ones in themselves; accepted because "
+            "training never saw them"
         )
-    if interval[0] >= 0.5 - margin and interval[1] <= 0.5 + margin:
-        return "the whole interval lies within the margin"
-    reliance = "; accepted because training never saw them" if guarantee == "exact" else ""
-    return f"too little power: {_missing_power(attack, bounds)}{reliance}"
-
-
-def _missing_power(attack: Attack, bounds: Bounds) -> str:
-    room = bounds.leak_margin - abs(attack.auc - 0.5)
-    if room <= 0:
-        towards = "a leak" if attack.auc > 0.5 else "over-forgetting"
-        return (
-            f"the estimate points to {towards}, and {attack.forgotten} forgotten records are too "
-            "few to be certain of it"
-        )
-    needed = records_needed(attack.unseen, room, bounds.confidence)
-    if needed is None:
-        return f"with {attack.unseen} never-seen records no number of forgotten ones would do"
-    # Beside what a larger m would bring, the error may exceed the one under the null.
-    needed = max(needed, attack.forgotten + 1)
-    return (
-        f"for the interval to fit the margin at this AUC, at least {needed} forgotten records "
-        f"would be needed beside {attack.unseen} never-seen ones; there are {attack.forgotten}"
-    )
+    else:
+        note = explain(attack, interval, bounds) + "; accepted because training never saw them"
+    return Check(f"forgotten.{attack.name}", passed, attack.auc, None, high, interval, note)
 
 
 def _useful(which: str, before: Part, after: Part, budget: float) -> Check:
@@ -249,34 +234,3 @@ def _useful(which: str, before: Part, after: Part, budget: float) -> Check:
     passed = math.isfinite(lost) and lost <= budget + 1e-9
     note = f"metric lost on {which} data: {before.metric:.6g} before, {after.metric:.6g} after"
     return Check(f"useful.{which}", passed, lost, None, budget, None, note)
-
-
-def _not_shown(after: Measurement, guarantee: Guarantee, confidence: float) -> tuple[str, ...]:
-    m, n = after.forget.records, after.holdout.records
-    sentences = [
-        "That the service itself was honest: whoever runs both method and checks can pass both "
-        "without erasing anything (arXiv 2408.00929).",
-        "That no stronger attack succeeds: these compare forgotten with never-seen records on "
-        "average, without reference models, and may miss single records that still stand out.",
-        "That forgotten and never-seen records are alike but for the training; where they are "
-        "not, the attacks measure that difference too.",
-    ]
-    if guarantee == "approximate":
-        sentences.insert(
-            0,
-            "Erasure: an approximate method edits weights that were trained on the forgotten "
-            "records, and what they left behind may be out of sight of these checks.",
-        )
-    if m and n:
-        sentences.append(
-            f"An AUC that differs from one half by less than "
-            f"{visible_deviation(m, n, confidence):.3f}: {m} forgotten and {n} never-seen records "
-            f"cannot show it at a confidence of {confidence:g}."
-        )
-        sentences.append(
-            f"True-positive rates at false-positive rates below {1 / n:.2g}: {n} never-seen "
-            "records do not resolve them."
-        )
-    if all(attack.name != "entropy" for attack in after.attacks):
-        sentences.append("What an attack on entropies would find: it was not run.")
-    return tuple(sentences)
