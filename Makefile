@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-# The bound on torch is repeated on the command line so that pip chooses it together with the rest.
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# Modules are compiled when they are first imported; most of PyTorch's never are.
+INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve train test lint types contracts check lock clean
+.PHONY: help install install-dev demo serve test lint types contracts check lock clean
 
 help:
 	@echo "make demo    train a model, make it forget over HTTP, check the evidence"
@@ -24,9 +24,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt examples/pyproject.toml | $(B
 	$(INSTALL) --editable '.[worker,embedded]' --editable examples
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable '.[worker,embedded,dev]'
-	@touch $@
+# All at once where nothing is installed yet: pip's own work takes longer than a test of ours.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt examples/pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (about a gigabyte with PyTorch; once)"
+	$(INSTALL) --editable '.[worker,embedded,dev]' --editable examples
+	@touch $(VENV)/.installed $@
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
