@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-# Modules are compiled when they are first imported; most of PyTorch's never are.
-INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo serve test lint types contracts check lock clean
@@ -40,7 +39,7 @@ serve: install
 	$(BIN)/python -m embedded serve
 
 test: install-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 lint: install-dev
 	$(BIN)/ruff check .
