@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MethodName = Literal["iau", "nabla_tau", "retrain"]
 Guarantee = Literal["exact", "approximate"]
+Outcome = Literal["passed", "failed", "inconclusive"]
 
 
 class _Options(BaseModel):
@@ -20,20 +21,50 @@ class _Options(BaseModel):
 class IauOptions(_Options):
     """Options of ``iau``; the defaults are those of the official code (arXiv 2507.23257)."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    rule: Literal["adam", "sgd", "calibrated"] = Field(
+        "adam",
+        description="One fresh Adam step, as published; one plain gradient step; or a gradient "
+        "step just long enough for the forget loss to meet its target.",
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = Field(
+        1e-3, description="Step size of `adam` and `sgd`; `calibrated` finds its own."
+    )
+    utility_budget: Annotated[float, Field(ge=0)] = Field(
+        0.03, description="Metric that a `calibrated` step may lose on validation data."
+    )
 
 
 class NablaTauOptions(_Options):
-    """Options of ``nabla_tau``; the defaults are those of the official CIFAR code (2403.14339)."""
+    """Options of ``nabla_tau``; what is left open follows from ``targets``.
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    With ``validation`` the defaults are those of the official CIFAR code (arXiv 2403.14339).
+    """
+
+    targets: Literal["auto", "validation", "per_sample"] = Field(
+        "auto",
+        description="What the loss of a forgotten sample is raised to: the mean loss of unseen "
+        "data, as published, or its own expected loss under references that never saw it. `auto` "
+        "takes the latter where the model has references.",
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="Null for 1e-3 with `validation`, 1.5e-3 with `per_sample`."
+    )
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        None,
+        description="Of both sets; null for 256 with `validation`; with `per_sample`, for 64 "
+        "retained and 64 to 512 forgotten records, more of them the more there are.",
+    )
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        None, description="Passes over the forget set; null for int(3·|retain|/|forget|) loaders."
+        None,
+        description="Passes over the forget set; null for int(3·|retain|/|forget|) loaders with "
+        "`validation`; with `per_sample`, for as many as make three quarters of a pass over the "
+        "retained data or 30 steps, at most 15.",
     )
     alpha_start: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="α₀; null for (5/3)·|D_f|/|D|, at most 1."
+        None,
+        description="α₀; null for (5/3)·|D_f|/|D|, at most 1, falling from epoch to epoch, with "
+        "`validation`; with `per_sample`, for a constant one half where the batches are alike.",
     )
     refresh_epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
     network_mode: Literal["eval", "train"] = "eval"
@@ -44,6 +75,12 @@ class MethodOptions(_Options):
 
     iau: IauOptions = IauOptions()
     nabla_tau: NablaTauOptions = NablaTauOptions()
+
+
+def _within_a_year(value: timedelta) -> timedelta:
+    if value < timedelta(0) or value > timedelta(days=365):
+        raise ValueError("must lie between nothing and 365 days")
+    return value
 
 
 class Batching(_Options):
@@ -62,9 +99,7 @@ class Batching(_Options):
     @field_validator("max_wait", "deadline_headroom")
     @classmethod
     def _not_negative(cls, value: timedelta) -> timedelta:
-        if value < timedelta(0) or value > timedelta(days=365):
-            raise ValueError("must lie between nothing and 365 days")
-        return value
+        return _within_a_year(value)
 
 
 class Bounds(_Options):
@@ -73,9 +108,61 @@ class Bounds(_Options):
     leak_margin: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.1, description="Attack AUC may differ from one half by at most this, interval included."
     )
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.95, description="Of each one-sided test; intervals are two-sided at 2·confidence − 1."
+    )
+    leak_left: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="Share of the leak that attacks find in the parent which an approximate method "
+        "may leave, however small it is beside the margin; 1 for any.",
+    )
     utility_budget: Annotated[float, Field(ge=0)] = Field(
         0.03, description="Loss allowed in the recipe's metric, on retained and on holdout data."
+    )
+
+
+class Verdicts(_Options):
+    """What follows from a verdict; a version that passed is published."""
+
+    inconclusive: Literal["climb", "publish", "stop"] = Field(
+        "climb",
+        description="When a batch is too small to show anything: try the next method, publish "
+        "and say so in the version and its receipts, or stop and ask for attention.",
+    )
+    failed: Literal["climb", "stop"] = Field(
+        "climb", description="Try the next method, or stop; what failed is never published."
+    )
+
+
+class References(_Options):
+    """Models trained on random halves of the data, of which only numbers are kept.
+
+    They say what each sample's loss is under models that never saw it: the targets of
+    ``nabla_tau`` and the judges of the calibrated attack. Each costs half a training.
+    """
+
+    count: Annotated[int, Field(ge=0, le=256, multiple_of=4)] = Field(
+        12, description="Half of them give targets, half judge; 0 for none."
+    )
+    max_delay: timedelta = Field(
+        timedelta(days=1), description="Longest that erasures wait for references under way."
+    )
+
+    @field_validator("max_delay")
+    @classmethod
+    def _within_a_year(cls, value: timedelta) -> timedelta:
+        return _within_a_year(value)
+
+
+class Debt(_Options):
+    """How much a model may forget approximately before it is retrained exactly."""
+
+    max_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="Share of the training data forgotten since the last exact version."
+    )
+    max_drift: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="Sum of the versions' relative L2 distances from their parents since then.",
     )
 
 
@@ -90,6 +177,9 @@ class Policy(_Options):
     )
     options: MethodOptions = MethodOptions()
     bounds: Bounds = Bounds()
+    verdicts: Verdicts = Verdicts()
+    references: References = References()
+    debt: Debt = Debt()
 
     @field_validator("ladder")
     @classmethod

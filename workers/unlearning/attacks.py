@@ -7,8 +7,8 @@ with scores x, n never-seen records with scores y.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +17,19 @@ from torch import Tensor, nn
 from lethe._passes import batches, device_of
 from lethe.recipe import MapDataset, Recipe
 from workers.unlearning.gradients import evaluating
+from workers.unlearning.individuals import Individuals, individuals
+from workers.unlearning.references import Expected, Judges
+from workers.unlearning.roc import (
+    area,
+    interval_level,
+    largest_gap,
+    null_variance,
+    quantile,
+    true_positive_rate,
+)
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
+CALIBRATED = "calibrated"
 
 
 def attack(name: str, forgotten: Tensor, unseen: Tensor) -> Attack:
@@ -27,15 +38,60 @@ def attack(name: str, forgotten: Tensor, unseen: Tensor) -> Attack:
     Takes the values of the forgotten (m,) and of the never-seen records (n,). Where one is not
     finite or a side is empty, every number of the attack is NaN.
     """
-    m, n = len(forgotten), len(unseen)
-    x, y = -forgotten.double(), -unseen.double()
-    if not (m and n and bool(x.isfinite().all()) and bool(y.isfinite().all())):
-        rates = tuple((rate, math.nan) for rate in FALSE_POSITIVE_RATES)
-        return Attack(name, m, n, math.nan, math.nan, rates)
-    auc, variance = area(x, y)
-    rates = tuple((rate, true_positive_rate(x, y, rate)) for rate in FALSE_POSITIVE_RATES)
-    error = math.sqrt(max(variance, null_variance(m, n)))
-    return Attack(name, m, n, auc, error, rates)
+    return _attack(name, -forgotten.double(), -unseen.double(), (0, 0))
+
+
+def calibrated_attack(forgotten: Tensor, unseen: Tensor, judges: Judges) -> Attack:
+    """Return the attack on losses from which each record's own difficulty is taken.
+
+    Takes the losses of the forgotten (m,) and of the never-seen records (n,), and brings them to
+    the judges' scale first. Records of which the judges know nothing are left out and counted.
+
+    Raises:
+        ValueError: the judges judge another number of records.
+
+    """
+    sides = ((forgotten, judges.forgotten), (unseen, judges.unseen))
+    if any(losses.shape != expected.mean.shape for losses, expected in sides):
+        raise ValueError("the judges judge another number of records; measure what they know")
+    (of_x, expected_x), (of_y, expected_y) = (_known(*side) for side in sides)
+    x = calibrated_scores(rescaled(of_x, of_y, expected_y.mean), expected_x)
+    y = calibrated_scores(rescaled(of_y, of_y, expected_y.mean), expected_y)
+    return _attack(CALIBRATED, x, y, (len(forgotten) - len(x), len(unseen) - len(y)))
+
+
+def calibrated_scores(losses: Tensor, expected: Expected) -> Tensor:
+    """Return how much better than expected each record is known, μ_i − ℓ_i, shape (N,).
+
+    μ_i is its mean loss under models that never saw it (Watson et al., arXiv 2111.08440): a record
+    that is hard for everybody is no less a member for its loss.
+    """
+    return expected.mean - losses
+
+
+def rescaled(losses: Tensor, unseen: Tensor, expected: Tensor) -> Tensor:
+    """Return losses (N,) on the scale of what is expected of never-seen records, both (n,).
+
+    The map is the increasing one that turns the never-seen records' losses into their expected
+    ones, the lowest into the lowest and so on, straight in between. Without it, whoever divides all
+    logits by a temperature drowns the differences that a score subtracts from, and hides records
+    that any reader of the outputs can bring back; with it, no increasing function of the losses
+    changes a score. What is not finite becomes NaN.
+    """
+    if not len(unseen):
+        return losses
+    order, onto = unseen.sort().values, expected.sort().values  # (n,) each
+    below = torch.searchsorted(order, losses)
+    not_above = torch.searchsorted(order, losses, right=True)
+    # The middle of equal losses; a loss between two never-seen ones comes midway between them.
+    position = ((below + not_above - 1).double() / 2).clamp(0, len(order) - 1)  # (N,)
+    low, high = onto[position.floor().long()], onto[position.ceil().long()]
+    return torch.where(losses.isfinite(), low + (high - low) * position.frac(), math.nan)
+
+
+def decisive(attacks: Sequence[Attack]) -> Attack:
+    """Return the attack that decides: the calibrated one where there is one, else the first."""
+    return next((one for one in attacks if one.name == CALIBRATED), attacks[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +103,27 @@ class Attack:
     """m."""
     unseen: int
     """n."""
+    left_out: tuple[int, int]
+    """Forgotten and never-seen records that could not be scored."""
     auc: float
     """P(x > y) + ½·P(x = y): one half where the attack tells nothing."""
     standard_error: float
+    """The root of DeLong's variance, but never of less than the exact variance that the AUC has
+    where both sides are distributed alike. DeLong's alone is zero for two separable samples of any
+    size, so three records on either side would claim an AUC known for certain."""
     true_positive_rates: tuple[tuple[float, float], ...]
     """Pairs of an allowed false-positive rate and the true-positive rate reached under it."""
+    gap: float
+    """The largest distance between the distribution functions of the two sides' scores."""
+    individuals: Individuals | None
+    """What single records show; None where there is nothing finite to show."""
+    scores: tuple[Tensor, Tensor] = field(repr=False, compare=False)
+    """x (m,) and y (n,), float64 on the CPU, to pair two models by. Not in the JSON."""
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Return the two-sided normal interval of the AUC, clipped to [0, 1].
+        """Return the normal interval of the AUC at level 2·confidence − 1, clipped to [0, 1].
 
-        The standard error comes from DeLong's variance, but never from less than the exact
-        variance that the AUC has where both sides are distributed alike. DeLong's alone is zero
-        for two separable samples of any size, so three records on either side would claim an AUC
-        known for certain.
+        It is the one that goes with one-sided tests at this confidence: see ``interval_level``.
         """
         if not math.isfinite(self.auc):
             return math.nan, math.nan
@@ -72,81 +136,47 @@ class Attack:
             "name": self.name,
             "forgotten": self.forgotten,
             "unseen": self.unseen,
+            "left_out": {"forgotten": self.left_out[0], "unseen": self.left_out[1]},
             "auc": finite_or_none(self.auc),
             "standard_error": finite_or_none(self.standard_error),
             "interval": [finite_or_none(end) for end in self.interval(confidence)],
-            "confidence": confidence,
+            "interval_level": interval_level(confidence),
             "true_positive_rates": [
                 {"false_positive_rate": allowed, "true_positive_rate": finite_or_none(reached)}
                 for allowed, reached in self.true_positive_rates
             ],
             "smallest_false_positive_rate": 1 / self.unseen if self.unseen else None,
+            "largest_gap": finite_or_none(self.gap),
+            "individuals": self.individuals and self.individuals.to_json(),
         }
 
 
-def area(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the area under the ROC curve, P(x > y) + ½·P(x = y), and DeLong's variance of it.
-
-    Ranks give each record's placement, the share of the other side below it with ties as one
-    half, in O((m + n) log(m + n)) (Sun and Xu 2014, doi 10.1109/LSP.2014.2337313):
-    V_x = (rank among all − rank among x) / n, and 1 − V_y likewise. The area is the mean of V_x,
-    its variance var(V_x)/m + var(V_y)/n. A side of one record has no sample variance and adds
-    none.
-    """
+def _attack(name: str, x: Tensor, y: Tensor, left_out: tuple[int, int]) -> Attack:
     m, n = len(x), len(y)
-    ranks = average_ranks(torch.cat([x, y]))  # (m + n,)
-    v_x = (ranks[:m] - average_ranks(x)) / n  # (m,)
-    v_y = (ranks[m:] - average_ranks(y)) / m  # (n,)
-    variance = sum(float(v.var()) / len(v) for v in (v_x, v_y) if len(v) > 1)
-    return float(v_x.mean()), variance
+    if not (m and n and bool(x.isfinite().all()) and bool(y.isfinite().all())):
+        rates = tuple((rate, math.nan) for rate in FALSE_POSITIVE_RATES)
+        nothing = math.nan
+        return Attack(name, m, n, left_out, nothing, nothing, rates, nothing, None, (x, y))
+    auc, variance = area(x, y)
+    return Attack(
+        name=name,
+        forgotten=m,
+        unseen=n,
+        left_out=left_out,
+        auc=auc,
+        standard_error=math.sqrt(max(variance, null_variance(m, n))),
+        true_positive_rates=tuple(
+            (rate, true_positive_rate(x, y, rate)) for rate in FALSE_POSITIVE_RATES
+        ),
+        gap=largest_gap(x, y),
+        individuals=individuals(x, y),
+        scores=(x, y),
+    )
 
 
-def average_ranks(values: Tensor) -> Tensor:
-    """Return the rank of each value (N,), from 1; equal values share the mean of their ranks."""
-    _, group, sizes = torch.unique(values, return_inverse=True, return_counts=True)
-    last = sizes.cumsum(0).double()  # the highest rank in each group of equal values
-    middle: Tensor = last - (sizes - 1) / 2
-    return middle[group]
-
-
-def null_variance(m: int, n: int) -> float:
-    """Return the AUC's exact variance where both sides are distributed alike, without ties.
-
-    It is the variance of the Mann-Whitney statistic over (m·n)²; ties would only lower it.
-    """
-    return (m + n + 1) / (12 * m * n)
-
-
-def true_positive_rate(x: Tensor, y: Tensor, allowed: float) -> float:
-    """Return the highest share of x above a threshold with at most the allowed share of y above.
-
-    Records of one score fall on the same side. Below 1/n, not one of y may be above.
-    """
-    # A product such as 0.29 · 100 may fall short of the whole number that it stands for.
-    false_positives = math.floor(allowed * len(y) + 1e-9)
-    if false_positives >= len(y):
-        return 1.0
-    threshold = y.sort(descending=True).values[false_positives]
-    return float((x > threshold).double().mean())
-
-
-def quantile(confidence: float) -> float:
-    """Return z such that a standard normal lies within ±z at this confidence."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def visible_deviation(m: int, n: int, confidence: float) -> float:
-    """Return the smallest |AUC − ½| that an interval of this confidence can tell from nothing."""
-    return min(0.5, quantile(confidence) * math.sqrt(null_variance(m, n)))
-
-
-def records_needed(n: int, room: float, confidence: float) -> int | None:
-    """Return the fewest forgotten records with which an interval reaches no further than ``room``.
-
-    Solves z·√((m + n + 1) / (12·m·n)) ≤ room for m; None where n alone makes it impossible.
-    """
-    allowed = 12 * n * (room / quantile(confidence)) ** 2
-    return math.ceil((n + 1) / (allowed - 1)) if allowed > 1 else None
+def _known(losses: Tensor, expected: Expected) -> tuple[Tensor, Expected]:
+    known = expected.mean.isfinite()
+    return losses[known].double(), Expected(expected.mean[known], expected.spread[known])
 
 
 def entropies(recipe: Recipe, model: nn.Module, dataset: MapDataset) -> Tensor | None:

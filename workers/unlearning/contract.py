@@ -14,6 +14,7 @@ from lethe._passes import batches
 from lethe.policy import Guarantee, MethodName
 from lethe.recipe import MapDataset, Recipe
 from workers.unlearning.errors import Cancelled, EmptySet
+from workers.unlearning.ledger import GradientSum
 
 
 def require_records(**sets: MapDataset) -> None:
@@ -34,6 +35,11 @@ class Context:
     """Called with the name of the phase and the fraction of it that is done, 0 to 1."""
     cancelled: Callable[[], bool]
     """Asked between batches."""
+    targets: Tensor | None = None
+    """Mean loss of each forget record under the target references that never saw it, shape (m,),
+    float64 on the CPU; NaN where unknown. None for a model without references."""
+    ledger: GradientSum | None = None
+    """Gradient sum over the forget and the retain set at the parent's weights, if one is kept."""
 
     def check(self) -> None:
         """Raise Cancelled if the caller no longer wants the result."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lethe.recipe import MapDataset
 from workers.unlearning.contract import Context
+from workers.unlearning.errors import NotFinite
+from workers.unlearning.ledger import GradientSum
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -79,6 +81,51 @@ def mean_gradient(
     return MeanGradient(loss, total)
 
 
+def gradient_sum(
+    model: nn.Module,
+    dataset: MapDataset,
+    context: Context,
+    report: Callable[[float], None],
+) -> GradientSum:
+    """Return Σᵢ ℓᵢ and Σᵢ ∇_θ ℓᵢ over the dataset in eval mode, summed over batches in float64.
+
+    ``report`` gets the fraction of records done after each batch.
+
+    Raises:
+        Cancelled: between batches.
+        NotFinite: a sum is NaN or infinite.
+
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = list(named.values())
+    total: dict[str, Tensor] = {}
+    loss, seen, count = 0.0, 0, len(dataset)
+    with evaluating(model):
+        for batch in context.batches(dataset):
+            losses = context.recipe.losses(model, batch)  # (B,)
+            # The mean and not the sum, which in half precision could overflow.
+            part = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
+            for name, gradient in zip(named, part, strict=True):
+                if gradient is not None:
+                    wide = _float64(gradient).mul_(len(losses))
+                    total[name] = total[name].add_(wide) if name in total else wide
+            loss += float(losses.detach().double().sum())
+            seen += len(losses)
+            report(seen / count)
+    if not (math.isfinite(loss) and math.isfinite(norm(list(total.values())))):
+        raise NotFinite("the summed loss, or its gradient,")
+    return GradientSum(seen, loss, {name: tensor.cpu() for name, tensor in total.items()})
+
+
+def mean_of(total: GradientSum, model: nn.Module) -> MeanGradient:
+    """Return the sums divided by their number of records, for the model's trainable parameters."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    gradient = [total.gradient.get(name) for name in names]
+    return MeanGradient(
+        total.loss / total.records, [g if g is None else g / total.records for g in gradient]
+    )
+
+
 def mean_loss(model: nn.Module, dataset: MapDataset, context: Context) -> float:
     """Return (1/N)·Σᵢ ℓᵢ in eval mode, without a gradient.
 
@@ -92,6 +139,12 @@ def mean_loss(model: nn.Module, dataset: MapDataset, context: Context) -> float:
             losses = context.recipe.losses(model, batch)  # (B,)
             loss += float(losses.double().sum())
     return loss / len(dataset)
+
+
+def _float64(gradient: Tensor) -> Tensor:
+    # Apple's GPUs know no float64; there the sum is kept on the CPU.
+    place = "cpu" if gradient.device.type == "mps" else gradient.device
+    return gradient.to(place, torch.float64, copy=True)
 
 
 def _add(old: Tensor | None, new: Tensor | None) -> Tensor | None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-from torch.nn.functional import relu
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from lethe._passes import to_device
 from lethe.policy import MethodName, NablaTauOptions
@@ -20,23 +17,12 @@ from lethe.recipe import MapDataset
 from workers.unlearning.contract import Context, Unlearned, require_records
 from workers.unlearning.errors import NotFinite
 from workers.unlearning.gradients import mean_loss
+from workers.unlearning.nabla_tau_batches import endless, loader, numbered_loader
+from workers.unlearning.nabla_tau_schedule import Schedule, schedule_for
+from workers.unlearning.nabla_tau_targets import Ceiling, Targets, targets_for
 from workers.unlearning.weights import distance, finite_state, state_on_cpu
 
 PHASE = "unlearn nabla_tau"
-
-Loader = DataLoader[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The hyperparameters in effect, those included that follow from the sizes of the sets."""
-
-    epochs: int
-    """E, passes over the forget set."""
-    alpha_start: float
-    """α₀."""
-    restart_every: int
-    """Epochs after which the pass over the retain set begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +31,23 @@ class Epoch:
 
     alpha: float
     learning_rate: float
-    validation_loss: float
+    validation_loss: float | None
+    """L_val as last taken; None where every record has a target of its own."""
     forget_loss: float
     retain_loss: float
+    mean_target: float | None
+    """Mean of the records' own targets; None where the validation loss is the target."""
+    below_target: float | None
+    """Share of the records whose loss was below their own target when they came up, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Mean losses of a forget and of a retain batch, and forget records below their target."""
+
+    forget_loss: float
+    retain_loss: float
+    below: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,23 @@ class NablaTau:
     The authors' code fails where R < F; here the pass then begins anew in each epoch and whenever
     it is used up.
 
+    That raises the average, and leaves records far below what they would show had they never been
+    seen, hidden behind others above it. With ``per_sample`` targets, which are not the paper's,
+    each record i has its own: τ_i, its mean loss under reference models that never saw it, or
+    L_val where that is unknown. In a forget batch of B records
+
+    .. math::
+
+        L = \alpha \, \frac{1}{B} \sum_i \mathrm{ReLU}(\tau_i - \ell_i)
+          + (1 - \alpha) \, L_r
+
+    without the square, with which a few records of very high targets move everything. α stays as
+    it is, √b_f / (√b_f + √b_r) for batches of b_f and b_r records; E is what makes three quarters
+    of a pass over the retain set, or 30 steps if that is more, and at most 15; that pass is never
+    cut short; the learning rate falls to nothing, step by step. All else is as above. ``auto``
+    takes ``per_sample`` where the context knows the target of at least one record, and
+    ``validation`` elsewhere.
+
     ``network_mode`` is eval in the authors' two CIFAR notebooks, and train in the one that varies
     split and α and in the one for text.
 
@@ -79,9 +96,10 @@ class NablaTau:
     Raises:
         Cancelled: between batches.
         EmptySet: one of the three sets is empty.
+        NoReferences: the targets are to be per sample, and not one is known.
         NotFinite: a loss or a new weight is NaN or infinite.
-        ValueError: PyTorch's own, in train mode, where a batch of one record meets batch
-            normalisation.
+        ValueError: the context's targets do not go with the forget set; or PyTorch's own, in train
+            mode, where a batch of one record meets batch normalisation.
 
     """
 
@@ -98,11 +116,13 @@ class NablaTau:
     ) -> Unlearned:
         """Return the weights after all epochs; ``holdout`` is the validation data."""
         require_records(forget=forget, retain=retain, holdout=holdout)
+        targets = targets_for(self.options.targets, context, len(forget))
+        own = targets.own
         started = time.monotonic()
         before = state_on_cpu(model)
-        schedule = schedule_for(self.options, len(forget), len(retain))
+        schedule = schedule_for(self.options, len(forget), len(retain), per_sample=own is not None)
         with context.seeded():
-            epochs = list(self._epochs(model, forget, retain, holdout, context, schedule))
+            epochs = list(self._epochs(model, forget, retain, holdout, context, schedule, targets))
             state = finite_state(model)
             forget_loss_after = mean_loss(model, forget, context)
         moved = distance(before, state, [name for name, _ in model.named_parameters()])
@@ -110,6 +130,8 @@ class NablaTau:
             "method": self.name,
             **self.options.model_dump(mode="json"),
             **asdict(schedule),
+            "targets": "validation" if own is None else "per_sample",
+            "targets_known": 0 if own is None else len(forget) - int(own.isnan().sum()),
             "seed": context.seed,
             "records": {"forget": len(forget), "retain": len(retain), "validation": len(holdout)},
             "first_epoch": asdict(epochs[0]),
@@ -130,103 +152,89 @@ class NablaTau:
         holdout: MapDataset,
         context: Context,
         schedule: Schedule,
+        targets: Targets,
     ) -> Iterator[Epoch]:
         options = self.options
         generator = torch.Generator().manual_seed(context.seed)
-        forget_loader = _loader(forget, options.batch_size, context, generator)
-        retain_loader = _loader(retain, options.batch_size, context, generator)
+        forget_loader = numbered_loader(forget, schedule.forget_batch, context, generator)
+        retain_loader = loader(retain, schedule.retain_batch, context, generator)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+            model.parameters(), lr=schedule.learning_rate, weight_decay=options.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.LinearLR(
-            optimizer, start_factor=1.0, end_factor=0.1, total_iters=schedule.epochs
+            optimizer,
+            start_factor=1.0,
+            end_factor=schedule.rate_end,
+            total_iters=schedule.epochs * (len(forget_loader) if schedule.anneal_each_step else 1),
         )
         alpha, validation_loss = schedule.alpha_start, math.nan
         retain_batches: Iterator[Any] = iter(())
         for epoch in range(schedule.epochs):
-            if epoch % options.refresh_epochs == 0:
+            if targets.need_validation and epoch % options.refresh_epochs == 0:
                 validation_loss = _finite(mean_loss(model, holdout, context), "validation")
+            ceiling = targets.given(validation_loss)
             if epoch % schedule.restart_every == 0:
-                retain_batches = _endless(retain_loader)
+                retain_batches = endless(retain_loader)
             model.train(options.network_mode == "train")
-            losses = []
-            for step, forget_batch in enumerate(forget_loader, start=1):
+            rate, steps = float(optimizer.param_groups[0]["lr"]), []
+            for step, (batch, positions) in enumerate(forget_loader, start=1):
                 context.check()
                 optimizer.zero_grad()
-                losses.append(
+                steps.append(
                     _backward(
-                        model, forget_batch, next(retain_batches), context, alpha, validation_loss
+                        model, batch, positions, next(retain_batches), context, alpha, ceiling
                     )
                 )
                 optimizer.step()
+                if schedule.anneal_each_step:
+                    scheduler.step()
                 done = (epoch + step / len(forget_loader)) / schedule.epochs
                 context.progress(PHASE, done)
-            forget_loss, retain_loss = (
-                sum(column) / len(losses) for column in zip(*losses, strict=True)
-            )
-            yield Epoch(
-                alpha,
-                float(optimizer.param_groups[0]["lr"]),
-                validation_loss,
-                forget_loss,
-                retain_loss,
-            )
-            alpha -= schedule.alpha_start / schedule.epochs
-            scheduler.step()
-
-
-def schedule_for(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
-    """Return the schedule for sets of these sizes; what the options leave open is filled in."""
-    forget_batches = math.ceil(forget / options.batch_size)
-    retain_batches = math.ceil(retain / options.batch_size)
-    epochs = options.epochs or max(1, 3 * retain_batches // forget_batches)
-    alpha = options.alpha_start
-    if alpha is None:
-        alpha = min(1.0, 5 / 3 * forget / (forget + retain))
-    return Schedule(epochs, alpha, max(1, retain_batches // forget_batches))
+            yield _epoch(alpha, rate, validation_loss, ceiling, steps, len(forget))
+            alpha -= schedule.alpha_decay
+            if not schedule.anneal_each_step:
+                scheduler.step()
 
 
 def _backward(
     model: nn.Module,
     forget_batch: Any,
+    positions: Tensor,
     retain_batch: Any,
     context: Context,
     alpha: float,
-    validation_loss: float,
-) -> tuple[float, float]:
+    ceiling: Ceiling,
+) -> _Step:
     # In train mode, batch normalisation sees the forget batch first and the retain batch last.
     recipe, device = context.recipe, context.device
-    L_f = recipe.losses(model, to_device(forget_batch, device)).mean()  # ()
+    losses = recipe.losses(model, to_device(forget_batch, device))  # (B,)
     L_r = recipe.losses(model, to_device(retain_batch, device)).mean()  # ()
-    loss = alpha * relu(validation_loss - L_f).square() + (1 - alpha) * L_r  # ()
-    forget_loss = _finite(L_f.item(), "forget")
+    term, below = ceiling.term(losses, positions)  # ()
+    loss = alpha * term + (1 - alpha) * L_r  # ()
+    forget_loss = _finite(losses.mean().item(), "forget")
     retain_loss = _finite(L_r.item(), "retain")
     torch.autograd.backward(loss)
-    return forget_loss, retain_loss
+    return _Step(forget_loss, retain_loss, below)
 
 
-def _loader(
-    dataset: MapDataset, batch_size: int, context: Context, generator: torch.Generator
-) -> Loader:
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # a MapDataset is all that DataLoader asks for
-        batch_size=batch_size,
-        shuffle=True,
-        generator=generator,
-        collate_fn=context.recipe.collate,
+def _epoch(
+    alpha: float,
+    learning_rate: float,
+    validation_loss: float,
+    ceiling: Ceiling,
+    steps: Sequence[_Step],
+    records: int,
+) -> Epoch:
+    below = [step.below for step in steps if step.below is not None]
+    return Epoch(
+        alpha,
+        learning_rate,
+        None if math.isnan(validation_loss) else validation_loss,
+        sum(step.forget_loss for step in steps) / len(steps),
+        sum(step.retain_loss for step in steps) / len(steps),
+        ceiling.mean,
+        sum(below) / records if below else None,
     )
-
-
-def _endless(loader: Loader) -> Iterator[Any]:
-    """Return the loader's batches, pass after pass."""
-
-    def again() -> Iterator[Any]:
-        while True:
-            yield from loader
-
-    # The first pass is drawn here and not at the first batch, as the authors' code does: the
-    # generator is shared, so the order of draws decides the order of records.
-    return chain(iter(loader), again())
 
 
 def _finite(loss: float, which: str) -> float:

@@ -2,148 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lethe._passes import per_example_losses
-from lethe.policy import Bounds, Guarantee
-from lethe.recipe import MapDataset, Recipe
-from workers.unlearning.attacks import (
-    Attack,
-    attack,
-    entropies,
-    finite_or_none,
+from lethe.policy import Bounds, Guarantee, Outcome
+from workers.unlearning.attacks import CALIBRATED, Attack, decisive
+from workers.unlearning.checks import (
+    Check,
+    changed,
+    distributed_alike,
+    equivalent,
+    kept_out,
+    leak_removed,
+    spread_alike,
+    standing_out,
+    unprovoked,
+    useful,
 )
-from workers.unlearning.gradients import evaluating
-from workers.unlearning.weights import distance, is_finite
-from workers.unlearning.wording import explain, margin, not_shown
+from workers.unlearning.measurement import Measurement, Part, measure
+from workers.unlearning.power import Power, power_of
+from workers.unlearning.roc import interval_level
+from workers.unlearning.wording import not_shown
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a model shows on one set of records; NaN where there are none."""
-
-    records: int
-    metric: float
-    """The recipe's metric; higher is better."""
-    mean_loss: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values; null for what is not finite."""
-        return {
-            "records": self.records,
-            "metric": finite_or_none(self.metric),
-            "mean_loss": finite_or_none(self.mean_loss),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one model shows; of the parent, of its successor, or of a retrained one to compare."""
-
-    forget: Part
-    retain: Part
-    holdout: Part
-    attacks: tuple[Attack, ...]
-    confidence: float
-    parameters: tuple[str, ...]
-    """Names of the model's parameters, which tell them from buffers in a state. Not in the JSON:
-    a model may keep one for each person, under that person's sample ID."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values; null for what is not finite."""
-        return {
-            "forget": self.forget.to_json(),
-            "retain": self.retain.to_json(),
-            "holdout": self.holdout.to_json(),
-            "attacks": [attack.to_json(self.confidence) for attack in self.attacks],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that new weights must show."""
-
-    name: str
-    passed: bool
-    value: float
-    low: float | None
-    """The value must not lie below this, if anything."""
-    high: float | None
-    """The value must not lie above this, if anything."""
-    interval: tuple[float, float] | None
-    note: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values; null for what is not finite."""
-        interval = self.interval and [finite_or_none(end) for end in self.interval]
-        return {**asdict(self), "value": finite_or_none(self.value), "interval": interval}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The outcome of all checks, and what they do not show."""
-
-    passed: bool
-    checks: tuple[Check, ...]
-    not_shown: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values; null for what is not finite."""
-        return {
-            "passed": self.passed,
-            "checks": [check.to_json() for check in self.checks],
-            "not_shown": list(self.not_shown),
-        }
-
-
-def measure(
-    recipe: Recipe,
-    model: nn.Module,
-    forget: MapDataset,
-    retain: MapDataset,
-    holdout: MapDataset,
-    confidence: float,
-) -> Measurement:
-    """Return what the model shows on the three sets, in eval mode.
-
-    The holdout must be unknown to the method too, or the attacks are judged on what the method was
-    fitted to. Where a weight is not finite the recipe is not asked, since a metric may refuse
-    NaN by raising; every number is NaN then. Global generators stay as they are.
-    """
-    parameters = tuple(name for name, _ in model.named_parameters())
-    if not is_finite(model.state_dict()):
-        of_forget, of_holdout = (torch.full((len(d),), math.nan) for d in (forget, holdout))
-        return Measurement(
-            Part(len(forget), math.nan, math.nan),
-            Part(len(retain), math.nan, math.nan),
-            Part(len(holdout), math.nan, math.nan),
-            (attack("loss", of_forget, of_holdout),),
-            confidence,
-            parameters,
-        )
-    # A DataLoader draws from the CPU's generator even where it does not shuffle.
-    with torch.random.fork_rng(devices=[]), evaluating(model):
-        of_forget = per_example_losses(recipe, model, forget)  # (m,)
-        of_retain = per_example_losses(recipe, model, retain)
-        of_holdout = per_example_losses(recipe, model, holdout)  # (n,)
-        attacks = [attack("loss", of_forget, of_holdout)]
-        forgotten, unseen = (entropies(recipe, model, part) for part in (forget, holdout))
-        if forgotten is not None and unseen is not None:
-            attacks.append(attack("entropy", forgotten, unseen))
-        return Measurement(
-            _part(recipe, model, forget, of_forget),
-            _part(recipe, model, retain, of_retain),
-            _part(recipe, model, holdout, of_holdout),
-            tuple(attacks),
-            confidence,
-            parameters,
-        )
+__all__ = ["Check", "Measurement", "Part", "Verdict", "measure", "verify"]
 
 
 def verify(
@@ -157,80 +41,76 @@ def verify(
 ) -> Verdict:
     """Hold the new weights against the parent's; whatever is not finite fails its check."""
     of_parent = {attack.name: attack for attack in before.attacks}
+    # Judges that know nothing of either side judge nothing; what is not finite stays, and fails.
+    attacks = [one for one in after.attacks if one.name != CALIBRATED or one.forgotten * one.unseen]
+    if guarantee == "exact":
+        forgotten = [kept_out(one, of_parent.get(one.name), bounds) for one in attacks]
+    else:
+        forgotten = list(_forgotten(attacks, of_parent, bounds))
     checks = (
-        _changed(before_state, after_state, after.parameters),
-        *(
-            _kept_out(attack, of_parent.get(attack.name), bounds)
-            if guarantee == "exact"
-            else _forgotten(attack, bounds)
-            for attack in after.attacks
-        ),
-        _useful("retain", before.retain, after.retain, bounds.utility_budget),
-        _useful("holdout", before.holdout, after.holdout, bounds.utility_budget),
+        changed(before_state, after_state, after.parameters),
+        *forgotten,
+        useful("retain", before.retain, after.retain, bounds),
+        useful("holdout", before.holdout, after.holdout, bounds),
     )
-    passed = bool(after.attacks) and all(check.passed for check in checks)
-    return Verdict(passed, checks, not_shown(after.attacks, guarantee, bounds.confidence))
+    power = power_of(decisive(attacks), bounds)
+    questions = not_shown(attacks, power, guarantee, bounds)
+    return Verdict(_worst(checks), checks, power, questions, bounds.confidence)
 
 
-def _part(recipe: Recipe, model: nn.Module, dataset: MapDataset, losses: Tensor) -> Part:
-    if not len(dataset):
-        return Part(0, math.nan, math.nan)
-    return Part(len(dataset), float(recipe.metric(model, dataset)), float(losses.mean()))
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of all checks, what they could have shown, and what they do not show."""
+
+    outcome: Outcome
+    checks: tuple[Check, ...]
+    power: Power | None
+    """Of the attack that decides; None without records on a side."""
+    not_shown: tuple[str, ...]
+    confidence: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check stands: none failed, and none is inconclusive."""
+        return self.outcome == "passed"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; null for what is not finite."""
+        return {
+            "outcome": self.outcome,
+            "confidence": self.confidence,
+            "interval_level": interval_level(self.confidence),
+            "checks": [check.to_json() for check in self.checks],
+            "power": self.power and self.power.to_json(),
+            "not_shown": list(self.not_shown),
+        }
 
 
-def _changed(
-    before: Mapping[str, Tensor], after: Mapping[str, Tensor], parameters: tuple[str, ...]
-) -> Check:
-    moved = distance(before, after, parameters)
-    finite = is_finite(after) and math.isfinite(moved.relative)
-    passed = finite and moved.relative > moved.noise
-    if not finite:
-        note = "a weight is not finite, or the parent has none other than zero"
-    elif passed:
-        note = "relative L2 distance of the parameters from the parent's"
-    else:
-        note = "the parameters are the parent's, up to rounding"
-    return Check("changed", passed, moved.relative, finite_or_none(moved.noise), None, None, note)
+def _forgotten(
+    attacks: Sequence[Attack], of_parent: Mapping[str, Attack], bounds: Bounds
+) -> Iterator[Check]:
+    """Yield the checks of an approximate method: evidence from the attack that decides, or all.
 
-
-def _forgotten(attack: Attack, bounds: Bounds) -> Check:
-    """Demand evidence: the whole interval has to lie within the margin."""
-    low, high = margin(bounds)
-    start, end = interval = attack.interval(bounds.confidence)
-    fits = low <= start and end <= high
-    note = explain(attack, interval, bounds)
-    return Check(f"forgotten.{attack.name}", fits, attack.auc, low, high, interval, note)
-
-
-def _kept_out(attack: Attack, of_parent: Attack | None, bounds: Bounds) -> Check:
-    """Refuse a retrained model only on evidence that it saw the forgotten records after all.
-
-    That training left them out is how it was made, and some records are known well or badly
-    without it: those of one person, one class. An AUC far from one half may be theirs. A leak is
-    one that is far above, and no lower than the parent's, who did see them.
+    Without judges nobody knows how hard each record is, and every attack has to fit the margin.
     """
-    low, high = margin(bounds)
-    start, end = interval = attack.interval(bounds.confidence)
-    natural = of_parent is not None and attack.auc < of_parent.auc
-    # Written so that a comparison with NaN fails.
-    passed = start <= high or (start > high and natural)
-    if not passed:
-        note = explain(attack, interval, bounds)
-    elif low <= start and end <= high:
-        note = "the whole interval lies within the margin"
-    elif start > high or end < low:
-        note = (
-            "the forgotten records differ from never-seen ones in themselves; accepted because "
-            "training never saw them"
-        )
-    else:
-        note = explain(attack, interval, bounds) + "; accepted because training never saw them"
-    return Check(f"forgotten.{attack.name}", passed, attack.auc, None, high, interval, note)
+    decides = decisive(attacks)
+    judged = decides.name == CALIBRATED
+    for one in attacks:
+        demanding = one is decides or not judged
+        yield equivalent(one, bounds) if demanding else unprovoked(one, bounds)
+    parent = of_parent.get(decides.name)
+    if bounds.leak_left < 1 and parent is not None and _paired(decides, parent):
+        yield leak_removed(decides, parent, bounds)
+    yield distributed_alike(decides, bounds)
+    yield spread_alike(decides, bounds)
+    yield standing_out(decides, bounds)
 
 
-def _useful(which: str, before: Part, after: Part, budget: float) -> Check:
-    lost = before.metric - after.metric
-    # Two shares such as 0.97 and 0.94 may differ by a hair more than the budget they meet.
-    passed = math.isfinite(lost) and lost <= budget + 1e-9
-    note = f"metric lost on {which} data: {before.metric:.6g} before, {after.metric:.6g} after"
-    return Check(f"useful.{which}", passed, lost, None, budget, None, note)
+def _paired(attack: Attack, of_parent: Attack) -> bool:
+    return (attack.forgotten, attack.unseen) == (of_parent.forgotten, of_parent.unseen)
+
+
+def _worst(checks: Sequence[Check]) -> Outcome:
+    outcomes = {check.outcome for check in checks}
+    ranked: tuple[Outcome, ...] = ("failed", "inconclusive")
+    return next((outcome for outcome in ranked if outcome in outcomes), "passed")

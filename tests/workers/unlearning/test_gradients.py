@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from workers.unlearning.errors import Cancelled
-from workers.unlearning.gradients import mean_gradient, mean_loss
+from workers.unlearning.errors import Cancelled, NotFinite
+from workers.unlearning.gradients import gradient_sum, mean_gradient, mean_loss, mean_of
 
 
 def test_gradient_is_that_of_least_squares_in_closed_form(regression, context):
@@ -53,31 +53,90 @@ def test_each_module_gets_its_own_mode_back(trained_with_batch_norm, context):
     torch.testing.assert_close(model[1].running_mean, statistics, rtol=0, atol=0)
 
 
+class Spare(nn.Module):
+    """A layer that counts, one that is frozen and one that nothing depends on."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused, self.used, self.frozen = (
+            nn.Linear(3, 1, bias=False).double() for _ in range(3)
+        )
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x):
+        return self.used(x) + self.frozen(x)
+
+
 def test_what_no_loss_depends_on_has_no_gradient_and_frozen_weights_are_left_out(
     regression, context
 ):
-    class Spare(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.frozen, self.unused = (
-                nn.Linear(3, 1, bias=False).double() for _ in range(3)
-            )
-            self.frozen.requires_grad_(False)
-
-        def forward(self, x):
-            return self.used(x) + self.frozen(x)
-
-    data = regression.training_data()
-    mean = mean_gradient(Spare(), data, context(regression), lambda _: None)
-    used, unused = mean.gradient
+    model, data = Spare(), regression.training_data()
+    mean = mean_gradient(model, data, context(regression), lambda _: None)
+    unused, used = mean.gradient
     assert used.abs().sum() > 0
     assert unused is None
+    total = gradient_sum(model, data, context(regression), lambda _: None)
+    assert total.gradient.keys() == {"used.weight"}
+    torch.testing.assert_close(total.gradient["used.weight"], 25 * used)
+    of_total = mean_of(total, model)
+    assert of_total.gradient[0] is None
+    torch.testing.assert_close(of_total.gradient[1], used)
 
 
-def test_cancellation_takes_effect_between_batches(trained, context):
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_sum_is_that_of_the_examples_own_gradients_under_their_parameters_names(
+    trained_with_batch_norm, context, batch_size
+):
+    one = trained_with_batch_norm.with_recipe(batch_size=batch_size)
+    model = one.model()
+    expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    loss = 0.0
+    for x, y in one.forget:
+        model.zero_grad()
+        alone = one.recipe.losses(model.eval(), [x.unsqueeze(0), y.unsqueeze(0)]).sum()
+        alone.backward()
+        loss += alone.item()
+        for name, parameter in model.named_parameters():
+            expected[name] += parameter.grad
+    statistics = model[1].running_mean.clone()
+    total = gradient_sum(model.train(), one.forget, context(one.recipe), lambda _: None)
+    assert total.records == 120
+    assert total.loss == pytest.approx(loss, rel=1e-12)
+    assert total.gradient.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(total.gradient[name], gradient)
+    assert torch.equal(model[1].running_mean, statistics)
+    assert model.training
+
+
+def test_sum_is_wide_on_the_cpu_and_does_not_overflow_in_half_precision(regression, context):
+    half = [(40 * x.half(), 40 * y.half()) for x, y in regression.training_data()] * 60
+    model = regression.build_model().half()
+    wide = regression.build_model()
+    wide.weight.data = model.weight.data.double()
+    expected = gradient_sum(
+        wide, [(x.double(), y.double()) for x, y in half], context(regression), lambda _: None
+    ).gradient["weight"]
+    total = gradient_sum(model, half, context(regression), lambda _: None).gradient["weight"]
+    assert total.dtype == torch.float64
+    assert total.device.type == "cpu"
+    # Six batches: the sum over one alone would overflow.
+    assert expected.abs().max() > 6 * torch.finfo(torch.float16).max
+    assert (total - expected).norm() < 0.01 * expected.norm()
+
+
+def test_sum_that_is_not_finite_is_refused(regression, context):
+    model = regression.build_model()
+    model.weight.data[0, 1] = float("inf")
+    with pytest.raises(NotFinite, match="sum"):
+        gradient_sum(model, regression.training_data(), context(regression), lambda _: None)
+
+
+@pytest.mark.parametrize("total", [mean_gradient, gradient_sum])
+def test_cancellation_takes_effect_between_batches(trained, context, total):
     fractions = []
     with pytest.raises(Cancelled):
-        mean_gradient(
+        total(
             trained.model(), trained.retain, context(trained.recipe, patience=2), fractions.append
         )
     assert fractions == [64 / 240, 128 / 240]

@@ -1,72 +1,11 @@
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from lethe.policy import NablaTauOptions
 from workers.unlearning.errors import EmptySet
-from workers.unlearning.nabla_tau import NablaTau, schedule_for
-
-
-def official(model, forget, retain, validation, *, seed, batch_size, epochs, alpha, mode, refresh):
-    """The authors' loop, written anew and without its diagnostics."""
-    generator = torch.Generator().manual_seed(seed)
-    forget_loader, retain_loader = (
-        DataLoader(data, batch_size=batch_size, shuffle=True, generator=generator)
-        for data in (forget, retain)
-    )
-    criterion = nn.CrossEntropyLoss(reduction="none")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    scheduler = torch.optim.lr_scheduler.LinearLR(
-        optimizer, start_factor=1.0, end_factor=0.1, total_iters=epochs
-    )
-    start = alpha
-    for i in range(epochs):
-        model.eval()
-        if i % refresh == 0:
-            x, y = validation.tensors
-            val_loss = criterion(model(x), y).mean().item()
-        if i % (len(retain_loader) // len(forget_loader)) == 0:
-            retain_iter = iter(retain_loader)
-        if mode == "train":
-            model.train()
-        for x, y in forget_loader:
-            model.zero_grad()
-            forget_mean = criterion(model(x), y).mean()
-            x_r, y_r = next(retain_iter)
-            retain_mean = criterion(model(x_r), y_r).mean()
-            delta = torch.relu(val_loss - forget_mean) ** 2
-            (alpha * delta + (1 - alpha) * retain_mean).backward()
-            optimizer.step()
-        alpha = alpha - start / epochs
-        scheduler.step()
-    return model.state_dict()
-
-
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("refresh", [2, 5])
-def test_weights_are_those_of_the_authors_loop(trained_with_batch_norm, context, mode, refresh):
-    one = trained_with_batch_norm
-    # Loaders of 7 and 14 batches at 18: E = 6, and the retain pass begins anew every 2 epochs.
-    expected = official(
-        one.model(),
-        one.forget,
-        one.retain,
-        one.holdout,
-        seed=5,
-        batch_size=18,
-        epochs=6,
-        alpha=5 / 3 * 120 / 360,
-        mode=mode,
-        refresh=refresh,
-    )
-    options = NablaTauOptions(batch_size=18, network_mode=mode, refresh_epochs=refresh)
-    unlearned = NablaTau(options).unlearn(
-        one.model(), one.forget, one.retain, one.holdout, context(one.recipe, seed=5)
-    )
-    assert unlearned.guarantee == "approximate"
-    for name, tensor in expected.items():
-        torch.testing.assert_close(unlearned.state[name], tensor, rtol=1e-9, atol=1e-11)
+from workers.unlearning.nabla_tau import NablaTau
+from workers.unlearning.nabla_tau_schedule import schedule_for
 
 
 def test_batch_statistics_are_frozen_in_eval_mode_only(trained_with_batch_norm, context):
@@ -94,12 +33,44 @@ def test_schedule_follows_from_the_sizes(forget, retain, epochs, alpha, restart_
     schedule = schedule_for(NablaTauOptions(), forget, retain)
     assert schedule.epochs == epochs
     assert schedule.alpha_start == pytest.approx(alpha)
+    assert schedule.alpha_decay == pytest.approx(alpha / epochs)
+    assert schedule.rate_end == 0.1
     assert schedule.restart_every == restart_every
 
 
 def test_given_options_win_over_the_sizes():
     schedule = schedule_for(NablaTauOptions(epochs=9, alpha_start=0.0), 10, 1_000)
     assert (schedule.epochs, schedule.alpha_start) == (9, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "forget_batch", "epochs", "alpha"),
+    [
+        (20, 19_980, 20, 15, 0.3586),  # a single batch an epoch
+        (200, 19_800, 64, 15, 0.5),
+        (1_000, 19_000, 68, 15, 0.5076),  # 15 batches beside 297
+        (2_000, 18_000, 142, 15, 0.5983),
+        (6_000, 14_000, 512, 14, 0.7388),
+        (104, 496, 64, 15, 0.5),  # three quarters of a pass would be six steps
+        (900, 100, 450, 15, 0.7262),  # more to forget than to retain
+    ],
+)
+def test_per_sample_visits_each_record_as_often_as_the_retained_data_allow(
+    forget, retain, forget_batch, epochs, alpha
+):
+    schedule = schedule_for(NablaTauOptions(), forget, retain, per_sample=True)
+    assert (schedule.forget_batch, schedule.retain_batch) == (forget_batch, 64)
+    assert schedule.epochs == epochs
+    assert schedule.alpha_start == pytest.approx(alpha, abs=1e-4)
+    assert (schedule.alpha_decay, schedule.rate_end) == (0, 0)
+    assert schedule.learning_rate == 1.5e-3
+    assert schedule.restart_every >= epochs
+
+
+def test_given_options_win_per_sample_too():
+    options = NablaTauOptions(epochs=9, alpha_start=0.0)
+    schedule = schedule_for(options, 10, 1_000, per_sample=True)
+    assert (schedule.epochs, schedule.alpha_start, schedule.alpha_decay) == (9, 0.0, 0.0)
 
 
 def test_alpha_and_learning_rate_sink_epoch_by_epoch(trained, context):

@@ -1,0 +1,104 @@
+"""The hyperparameters of ∇τ in effect: what a policy leaves open is filled in here alone.
+
+Letters: |D_f|, |D_r| records to forget and to retain; F, R their batches; b_f, b_r records in one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lethe.policy import NablaTauOptions
+
+PASSES = 15
+"""Visits after which a record has reached a target of its own.
+
+Their number decides, and not that of the steps: far more of them carry records far beyond, since
+nothing pulls them back, and far fewer leave them where they were (measured in docs/forgetting.md).
+"""
+RETAINED_SHARE = 0.75
+"""Share of the retained data that the steps towards such targets see, at most."""
+LEAST_STEPS = 30
+"""On small data a share of one pass would be over before anything has moved."""
+LARGEST_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The hyperparameters in effect, those included that follow from the sizes of the sets."""
+
+    epochs: int
+    """E, passes over the forget set."""
+    forget_batch: int
+    """b_f."""
+    retain_batch: int
+    """b_r."""
+    learning_rate: float
+    rate_end: float
+    """Share of the learning rate that is left at the end, to which it falls linearly."""
+    anneal_each_step: bool
+    """Whether it falls after each step, or after each epoch."""
+    alpha_start: float
+    """α₀."""
+    alpha_decay: float
+    """What α sinks by after each epoch."""
+    restart_every: int
+    """Epochs after which the pass over the retain set begins anew."""
+
+
+def schedule_for(
+    options: NablaTauOptions, forget: int, retain: int, *, per_sample: bool = False
+) -> Schedule:
+    """Return the schedule for sets of these sizes."""
+    return (_per_sample if per_sample else _as_published)(options, forget, retain)
+
+
+def _as_published(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
+    size = options.batch_size or 256
+    forget_batches, retain_batches = math.ceil(forget / size), math.ceil(retain / size)
+    epochs = options.epochs or max(1, 3 * retain_batches // forget_batches)
+    alpha = options.alpha_start
+    if alpha is None:
+        alpha = min(1.0, 5 / 3 * forget / (forget + retain))
+    return Schedule(
+        epochs=epochs,
+        forget_batch=size,
+        retain_batch=size,
+        learning_rate=options.learning_rate or 1e-3,
+        rate_end=0.1,
+        anneal_each_step=False,
+        alpha_start=alpha,
+        alpha_decay=alpha / epochs,
+        restart_every=max(1, retain_batches // forget_batches),
+    )
+
+
+def _per_sample(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
+    retain_batch = options.batch_size or 64
+    steps = max(LEAST_STEPS, RETAINED_SHARE * math.ceil(retain / retain_batch))
+    forget_batch = options.batch_size
+    if forget_batch is None:
+        wanted = math.ceil(PASSES * forget / steps)
+        forget_batch = min(max(wanted, retain_batch), LARGEST_BATCH)
+    forget_batch = min(forget_batch, forget)
+    epochs = options.epochs
+    if epochs is None:
+        epochs = max(1, min(PASSES, math.ceil(steps / math.ceil(forget / forget_batch))))
+    alpha = options.alpha_start
+    if alpha is None:
+        # The mean over a larger batch weighs each of its records less.
+        weight = math.sqrt(forget_batch / retain_batch)
+        alpha = weight / (1 + weight)
+    return Schedule(
+        epochs=epochs,
+        forget_batch=forget_batch,
+        retain_batch=retain_batch,
+        learning_rate=options.learning_rate or 1.5e-3,
+        # Steps of a constant length leave weights shaken, which costs retained records first.
+        rate_end=0.0,
+        anneal_each_step=True,
+        alpha_start=alpha,
+        # Each record's term fades by itself as the record reaches its target.
+        alpha_decay=0.0,
+        restart_every=epochs,
+    )
