@@ -127,6 +127,22 @@ class ArtifactStore:
         path = _path(self.folder, digest)
         return path if path.is_file() else None
 
+    def remove(self, digest: str) -> None:
+        """Delete a file for good; one that is not there is as good as deleted.
+
+        Raises:
+            StorageFailed: the store is read-only or broken.
+
+        """
+        path = self.find(digest)
+        if path is None:
+            return
+        try:
+            path.unlink(missing_ok=True)
+            _fsync_folder(path.parent)  # or a crash may bring the file back
+        except OSError as error:
+            raise _storage_failed(error) from error
+
 
 def _path(folder: Path, digest: str) -> Path:
     hexadecimal = digest.removeprefix("sha256:")

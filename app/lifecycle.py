@@ -12,10 +12,35 @@ from sqlalchemy.orm import Session
 
 from app.audit import ledger
 from app.errors import IllegalMove
-from app.statuses import ErasureStatus, JobStatus, ModelStatus, RequestStatus, VersionStatus
-from app.tables import DeletionRequest, Erasure, ModelVersion, RegisteredModel, UnlearningJob
+from app.statuses import (
+    ErasureStatus,
+    JobStatus,
+    LedgerStatus,
+    ModelStatus,
+    ReferenceStatus,
+    RequestStatus,
+    VersionStatus,
+)
+from app.tables import (
+    DeletionRequest,
+    Erasure,
+    GradientLedger,
+    ModelVersion,
+    ReferenceSet,
+    RegisteredModel,
+    UnlearningJob,
+)
 
-Row = TypeVar("Row", RegisteredModel, ModelVersion, DeletionRequest, Erasure, UnlearningJob)
+Row = TypeVar(
+    "Row",
+    RegisteredModel,
+    ModelVersion,
+    DeletionRequest,
+    Erasure,
+    UnlearningJob,
+    ReferenceSet,
+    GradientLedger,
+)
 Facts = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
 SUBJECTS: Mapping[type[Any], str] = {
@@ -24,6 +49,8 @@ SUBJECTS: Mapping[type[Any], str] = {
     DeletionRequest: "deletion_request",
     Erasure: "erasure",
     UnlearningJob: "job",
+    ReferenceSet: "references",
+    GradientLedger: "ledger",
 }
 
 INITIAL: Mapping[type[Any], str] = {
@@ -32,6 +59,8 @@ INITIAL: Mapping[type[Any], str] = {
     DeletionRequest: RequestStatus.PENDING,
     Erasure: ErasureStatus.PENDING,
     UnlearningJob: JobStatus.QUEUED,
+    ReferenceSet: ReferenceStatus.BUILDING,
+    GradientLedger: LedgerStatus.COMPUTING,
 }
 
 MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
@@ -99,6 +128,22 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
         JobStatus.PUBLISHED: set(),
         JobStatus.REFUSED: set(),
         JobStatus.FAILED: set(),
+    },
+    ReferenceSet: {
+        ReferenceStatus.BUILDING: {
+            ReferenceStatus.READY,
+            ReferenceStatus.FAILED,
+            ReferenceStatus.DISCARDED,
+        },
+        ReferenceStatus.READY: {ReferenceStatus.DISCARDED},
+        ReferenceStatus.FAILED: {ReferenceStatus.DISCARDED},
+        ReferenceStatus.DISCARDED: set(),
+    },
+    GradientLedger: {
+        LedgerStatus.COMPUTING: {LedgerStatus.READY, LedgerStatus.FAILED, LedgerStatus.VOID},
+        LedgerStatus.READY: {LedgerStatus.VOID},
+        LedgerStatus.FAILED: {LedgerStatus.VOID},
+        LedgerStatus.VOID: set(),
     },
 }
 

@@ -17,11 +17,20 @@ log = structlog.get_logger()
 # Names and queues of the tasks; the worker declares the same, so that the API imports no worker.
 RUN_JOB = "lethe.run_job"
 CHECK_MODEL = "lethe.check_model"
+MAKE_REFERENCE = "lethe.make_reference"
+REFRESH_LEDGER = "lethe.refresh_ledger"
 PLAN = "lethe.plan"
 SWEEP = "lethe.sweep"
 JOBS_QUEUE = "jobs"
 CONTROL_QUEUE = "control"
-QUEUES = {RUN_JOB: JOBS_QUEUE, CHECK_MODEL: JOBS_QUEUE, PLAN: CONTROL_QUEUE, SWEEP: CONTROL_QUEUE}
+QUEUES = {
+    RUN_JOB: JOBS_QUEUE,
+    CHECK_MODEL: JOBS_QUEUE,
+    MAKE_REFERENCE: JOBS_QUEUE,
+    REFRESH_LEDGER: JOBS_QUEUE,
+    PLAN: CONTROL_QUEUE,
+    SWEEP: CONTROL_QUEUE,
+}
 
 # Seconds that a nudge may take: it comes after the commit and must not hold up an answer.
 PATIENCE_SECONDS = 1

@@ -50,3 +50,30 @@ class JobStatus(StrEnum):
     PUBLISHED = "published"
     REFUSED = "refused"
     FAILED = "failed"
+
+
+class RungOutcome(StrEnum):
+    """What came of one method: a verdict, or no weights to judge."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not_run"
+
+
+class ReferenceStatus(StrEnum):
+    """Where a model's references stand."""
+
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+
+
+class LedgerStatus(StrEnum):
+    """Where a version's gradient ledger stands."""
+
+    COMPUTING = "computing"
+    READY = "ready"
+    FAILED = "failed"
+    VOID = "void"

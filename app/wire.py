@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from app.artifacts import DIGEST_PATTERN
 from app.errors import ContentTooLarge, Invalid, LetheError, Malformed, Unauthorized, Unavailable
 from app.settings import settings
+from app.tables import ModelVersion
 
 
 def _storable(text: str) -> str:
@@ -51,6 +52,23 @@ class VersionName(Answer):
     number: int = Field(examples=[2])
     digest: str = Field(examples=["sha256:" + "5e" * 32])
     guarantee: str | None = Field(examples=["approximate"])
+    verdict: str | None = Field(
+        description="`passed`, or `inconclusive` where the policy publishes that; null for the "
+        "weights that were registered.",
+        examples=["passed"],
+    )
+
+
+def version_name(version: ModelVersion | None) -> VersionName | None:
+    """Return what finds a version, if there is one."""
+    if version is None:
+        return None
+    return VersionName(
+        number=version.number,
+        digest=version.digest,
+        guarantee=version.guarantee,
+        verdict=version.verdict,
+    )
 
 
 def retry_after(wait: timedelta | None = None) -> Mapping[str, str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app import lifecycle
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "safetensors", "sklearn", "workers", "embedded")
 
@@ -74,7 +76,7 @@ def test_settings_alone_read_the_environment() -> None:
 
 
 def test_the_lifecycle_alone_writes_a_status() -> None:
-    tables = ("RegisteredModel", "ModelVersion", "DeletionRequest", "Erasure", "UnlearningJob")
+    tables = [table.__name__ for table in lifecycle.MOVES]
     writers = []
     for path in sources("app", "workers"):
         for node in ast.walk(ast.parse(path.read_text())):

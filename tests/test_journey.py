@@ -32,7 +32,8 @@ REQUESTS = "/v1/deletion-requests"
 POLICY = {
     "batching": {"max_wait": 0.5},
     "ladder": ["iau", "retrain"],
-    "bounds": {"leak_margin": 0.3, "utility_budget": 0.3},
+    "bounds": {"leak_margin": 0.3, "utility_budget": 0.3, "leak_left": 1.0},
+    "references": {"count": 4},
 }
 # Stands in a field that is stored as it is: shows that the search below finds what is there.
 PLANTED = "PLANTED-reference"
@@ -151,6 +152,12 @@ def test_a_request_becomes_a_published_verified_version(
     assert list(check_proofs(journey.get, pinned, requests, weights))
     digest = "sha256:" + hashlib.sha256(weights).hexdigest()
     assert journey.get("/v1/models/digits/current")["digest"] == digest
+    entries = journey.get("/v1/audit/entries", limit=200)["items"]
+    events = [json.loads(entry["entry"])["event"] for entry in entries]
+    # The job waited for the references, and none of the models outlived its numbers.
+    assert events.count("reference.destroyed") >= 4
+    assert events.index("references.ready") < events.index("job.queued")
+    assert "ledger.ready" in events
 
 
 @pytest.mark.timeout(180)
@@ -191,6 +198,8 @@ def test_models_that_cannot_be_served_are_rejected_with_every_reason(journey: Jo
 @pytest.mark.timeout(180)
 def test_everything_survives_a_restart_of_the_service(journey: Journey) -> None:
     paths = [REQUESTS, "/v1/models", "/v1/jobs", "/v1/models/digits/versions", "/v1/audit/head"]
+    # References of the last exact version are made behind everybody's back; let them come to rest.
+    journey.until("/v1/models/digits", lambda model: model["references"]["status"] == "ready")
     before = [journey.get(path) for path in paths]
     key = journey.service.api_key
     journey.service.stop()

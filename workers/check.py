@@ -14,6 +14,7 @@ from app.settings import settings
 from workers import failures
 from workers.artifacts import Corrupted, load_state
 from workers.data import sample_digests
+from workers.derived import nudge_derived
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
 from workers.recipe_checks import check_recipe
@@ -71,10 +72,12 @@ def _check(to_check: checking.ToCheck) -> None:
         data_fingerprint=data_fingerprint(digests),
         id_key_id=key_id(settings().required_id_key()),
         size_bytes=path.stat().st_size,
+        can_train=recipe.can_train,
     )
     with transaction() as session:
         checking.accept(session, to_check, found)
     log.info("model.ready", model=str(to_check.model_id), samples=len(digests))
+    nudge_derived(to_check.model_id)
 
 
 def _reject(to_check: checking.ToCheck, problems: list[Problem]) -> None:

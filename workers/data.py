@@ -1,6 +1,7 @@
 """Split a recipe's data for one job, by the digests of its sample IDs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import Subset
@@ -26,9 +27,13 @@ class Split:
     """
 
     forget: MapDataset
+    forget_digests: tuple[bytes, ...]
+    """The keyed digests of the forget set's records, in its order."""
     retain: MapDataset
     validation: MapDataset
     judging: MapDataset
+    judging_positions: tuple[int, ...]
+    """Where the judging half's records stand in the holdout data."""
 
 
 def sample_digests(recipe: Recipe, id_key: bytes) -> list[bytes]:
@@ -43,7 +48,7 @@ def split(
     forget: frozenset[bytes],
     forgotten: frozenset[bytes],
 ) -> Split:
-    """Return the data of a job; what any earlier job forgot is in no part of it.
+    """Return the data of a job; what was forgotten before is in no part of it.
 
     Raises:
         DataChanged: the recipe has other samples, or another order, than at registration.
@@ -60,10 +65,17 @@ def split(
     to_forget = [index for index, digest in enumerate(digests) if digest in forget]
     to_retain = [index for index, digest in enumerate(digests) if digest not in gone]
     validation, judging = halve(recipe.holdout_data())
-    return Split(_subset(data, to_forget), _subset(data, to_retain), validation, judging)
+    return Split(
+        forget=_subset(data, to_forget),
+        forget_digests=tuple(digests[index] for index in to_forget),
+        retain=_subset(data, to_retain),
+        validation=validation,
+        judging=judging,
+        judging_positions=tuple(judging.indices),
+    )
 
 
-def halve(holdout: MapDataset) -> tuple[MapDataset, MapDataset]:
+def halve(holdout: MapDataset) -> tuple[Subset[Any], Subset[Any]]:
     """Return two random halves of the holdout data, the same ones each time."""
     generator = torch.Generator().manual_seed(HOLDOUT_SPLIT_SEED)
     order = torch.randperm(len(holdout), generator=generator).tolist()
@@ -71,5 +83,5 @@ def halve(holdout: MapDataset) -> tuple[MapDataset, MapDataset]:
     return _subset(holdout, sorted(order[:middle])), _subset(holdout, sorted(order[middle:]))
 
 
-def _subset(data: MapDataset, indices: list[int]) -> MapDataset:
+def _subset(data: MapDataset, indices: list[int]) -> Subset[Any]:
     return Subset(data, indices)  # type: ignore[arg-type]  # a MapDataset is all that it asks for

@@ -1,50 +1,40 @@
-"""Climb a policy's ladder: unlearn, verify, keep the evidence, stop at the first that passes."""
+"""Climb a policy's ladder: unlearn, verify, keep the evidence, stop where the policy says so."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import structlog
 import torch
-from torch import Tensor, nn
 
 from app.artifacts import ArtifactStore
+from app.errors import LeaseLost
 from app.jobs.leases import Job
 from app.jobs.outcome import Attempted
-from lethe.policy import MethodName
-from lethe.recipe import CannotTrain, Recipe
+from app.statuses import RungOutcome
+from lethe.policy import MethodName, Verdicts
+from lethe.recipe import CannotTrain
 from workers import failures
-from workers.artifacts import Corrupted, load_state
-from workers.data import Split, split
-from workers.device import set_up_device
+from workers.ground import Ground, State, prepare
 from workers.heartbeat import Heartbeat
-from workers.recipes import find_recipe
+from workers.unlearning.contract import Unlearned
 from workers.unlearning.errors import Cancelled, UnlearningError
 from workers.unlearning.method import Context, method_for
-from workers.unlearning.verification import Measurement, measure, verify
+from workers.unlearning.verification import verify
+from workers.unlearning.weights import distance
 
-log = structlog.get_logger()
-
-State = Mapping[str, Tensor]
+# What may be gone at another attempt; everything else a method would meet again.
+PASSING = (Cancelled, LeaseLost, OSError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """Every rung tried, and the weights of the last one if it passed."""
+    """Every rung tried, and the weights of the last one if they are to be published."""
 
     rungs: tuple[Attempted, ...]
     state: State | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    # What every rung of one job starts from.
-    job: Job
-    recipe: Recipe
-    parent: State
-    data: Split
-    before: Measurement
-    device: torch.device
+    drift: float = 0.0
+    """Relative L2 distance of these weights from the parent's."""
 
 
 def climb(
@@ -59,99 +49,106 @@ def climb(
     Raises:
         Cancelled: the lease was lost meanwhile.
         UnknownRecipe, DataChanged, Corrupted: the job cannot be done as things are.
+        Exception: whatever else stopped a method, if no other one gave a version.
 
     """
-    ground = _prepare(job, id_key, store, heartbeat)
+    heartbeat.report("load", 0.0)
+    ground = prepare(job, id_key, store)
     rungs: list[Attempted] = []
-    for position, name in enumerate(job.policy.ladder):
-        rung, state = _try(ground, position, name, heartbeat)
+    unforeseen: Exception | None = None
+    for position, name in enumerate(job.ladder):
+        rung, state, error = _try(ground, position, name, heartbeat)
+        unforeseen = error or unforeseen
         if heartbeat.is_lost():
             raise Cancelled
         record(rung)
         rungs.append(rung)
-        if rung.passed:
-            return Climbed(tuple(rungs), state)
+        follows = what_follows(rung.outcome, job.policy.verdicts)
+        if follows == "publish" and state is not None:
+            return Climbed(tuple(rungs), state, _drift(ground, state))
+        if follows == "stop":
+            break
+    if unforeseen is not None:
+        # Nothing came of it; what no method foresees may be gone at another attempt.
+        raise unforeseen
     return Climbed(tuple(rungs), None)
 
 
-def _prepare(job: Job, id_key: bytes, store: ArtifactStore, heartbeat: Heartbeat) -> _Ground:
-    heartbeat.report("load", 0.0)
-    device = set_up_device()
-    recipe = find_recipe(job.recipe)
-    path = store.find(job.parent_digest)
-    if path is None:
-        raise Corrupted(f"the artifact store lacks {job.parent_digest}")
-    parent = load_state(path, job.parent_digest)
-    data = split(recipe, id_key, job.data_fingerprint, job.forget_digests, job.forgotten_digests)
-    before = _measure(recipe, _load(recipe, parent, device), data, job)
-    return _Ground(job, recipe, parent, data, before, device)
+def what_follows(outcome: RungOutcome, verdicts: Verdicts) -> str:
+    """Return what a policy does after this outcome: publish, climb or stop.
+
+    What failed is never published, whatever a policy says.
+    """
+    if outcome == RungOutcome.PASSED:
+        return "publish"
+    if outcome == RungOutcome.INCONCLUSIVE:
+        return verdicts.inconclusive
+    return verdicts.failed if outcome == RungOutcome.FAILED else "climb"
 
 
 def _try(
-    ground: _Ground, position: int, name: MethodName, heartbeat: Heartbeat
-) -> tuple[Attempted, State | None]:
-    job, recipe, data = ground.job, ground.recipe, ground.data
+    ground: Ground, position: int, name: MethodName, heartbeat: Heartbeat
+) -> tuple[Attempted, State | None, Exception | None]:
     started = time.monotonic()
-    context = Context(
-        recipe=recipe,
-        seed=job.seed,
-        device=ground.device,
-        progress=lambda phase, fraction: heartbeat.report(phase, fraction),
-        cancelled=heartbeat.is_lost,
-    )
-    method = method_for(name, job.policy.options)
     try:
-        unlearned = method.unlearn(
-            _load(recipe, ground.parent, ground.device),
-            data.forget,
-            data.retain,
-            data.validation,
-            context,
-        )
-    except (CannotTrain, UnlearningError) as error:
-        if isinstance(error, Cancelled):
-            raise
+        unlearned = _unlearn(ground, name, heartbeat)
+    except PASSING:
+        raise
+    except Exception as error:  # noqa: BLE001  # the recipe's code runs in there, too
         # This method cannot do it; the next one may.
         evidence = {"error": failures.describe(error)}
         seconds = time.monotonic() - started
-        return Attempted(position, name, None, False, None, evidence, seconds), None
-    heartbeat.report(f"verify {name}", 0.0)
+        rung = Attempted(position, name, None, RungOutcome.NOT_RUN, None, evidence, seconds)
+        foreseen = isinstance(error, CannotTrain | UnlearningError)
+        return rung, None, None if foreseen else error
     seconds = time.monotonic() - started
-    model = _load(recipe, unlearned.state, ground.device)
-    after = _measure(recipe, model, data, job)
+    heartbeat.report(f"verify {name}", 0.0)
+    return _judge(ground, position, name, unlearned, seconds), unlearned.state, None
+
+
+def _unlearn(ground: Ground, name: MethodName, heartbeat: Heartbeat) -> Unlearned:
+    context = Context(
+        recipe=ground.recipe,
+        seed=ground.job.seed,
+        device=ground.device,
+        progress=heartbeat.report,
+        cancelled=heartbeat.is_lost,
+        targets=ground.targets,
+        ledger=ground.ledger,
+    )
+    data = ground.data
+    return method_for(name, ground.job.policy.options).unlearn(
+        ground.model(ground.parent), data.forget, data.retain, data.validation, context
+    )
+
+
+def _judge(
+    ground: Ground, position: int, name: MethodName, unlearned: Unlearned, seconds: float
+) -> Attempted:
+    after = ground.measure(unlearned.state)
     verdict = verify(
         before_state=ground.parent,
         after_state=unlearned.state,
         before=ground.before,
         after=after,
         guarantee=unlearned.guarantee,
-        bounds=job.policy.bounds,
+        bounds=ground.job.policy.bounds,
     )
-    return (
-        Attempted(
-            position=position,
-            method=name,
-            guarantee=unlearned.guarantee,
-            passed=verdict.passed,
-            verdict=verdict.to_json(),
-            evidence={
-                **unlearned.evidence,
-                "before": ground.before.to_json(),
-                "after": after.to_json(),
-            },
-            seconds=seconds,
-        ),
-        unlearned.state,
+    evidence: dict[str, Any] = {
+        **unlearned.evidence,
+        "before": ground.before.to_json(),
+        "after": after.to_json(),
+    }
+    return Attempted(
+        position=position,
+        method=name,
+        guarantee=unlearned.guarantee,
+        outcome=RungOutcome(verdict.outcome),
+        verdict=verdict.to_json(),
+        evidence=evidence,
+        seconds=seconds,
     )
 
 
-def _measure(recipe: Recipe, model: nn.Module, data: Split, job: Job) -> Measurement:
-    return measure(
-        recipe, model, data.forget, data.retain, data.judging, job.policy.bounds.confidence
-    )
-
-
-def _load(recipe: Recipe, state: State, device: torch.device) -> nn.Module:
-    model = recipe.build_model()
-    model.load_state_dict(state)
-    return model.to(device).eval()
+def _drift(ground: Ground, state: State) -> float:
+    return distance(ground.parent, state, ground.before.parameters).relative

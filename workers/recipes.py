@@ -6,12 +6,17 @@ may appear nowhere. That includes the messages of exceptions that a recipe raise
 """
 
 import hashlib
+import inspect
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypeVar
+
+import torch
 
 from lethe.recipe import ENTRY_POINT_GROUP, Recipe
 
@@ -127,6 +132,71 @@ def data_fingerprint(sample_digests: Sequence[bytes]) -> str:
             raise ValueError("a sample digest has 32 bytes")
         whole.update(digest)
     return "sha256:" + whole.hexdigest()
+
+
+def recipe_fingerprint(recipe: Recipe) -> str:
+    """Return the digest of a recipe's code, ``sha256:`` and hexadecimal.
+
+    It covers the class's name, the versions of PyTorch and of the distributions that install
+    recipes from its top-level package, and every Python file of that package. What the recipe
+    takes from other packages, or reads while it runs, is not in it.
+
+    Raises:
+        OSError: a file of the package cannot be read.
+
+    """
+    return _code_fingerprint(type(recipe))
+
+
+# Once in a process, like the import itself: files that are replaced later are not what runs here.
+@cache
+def _code_fingerprint(kind: type[Recipe]) -> str:
+    package = kind.__module__.partition(".")[0]
+    whole = hashlib.sha256(b"lethe recipe fingerprint\0")
+    for part in (
+        f"{kind.__module__}:{kind.__qualname__}".encode(),
+        torch.__version__.encode(),
+        *_distributions(package),
+        b"",  # ends the distributions: none is empty
+        *_sources(package, kind),
+    ):
+        whole.update(len(part).to_bytes(8, "big"))  # or parts could run together
+        whole.update(part)
+    return "sha256:" + whole.hexdigest()
+
+
+def _distributions(package: str) -> list[bytes]:
+    return sorted(
+        {
+            f"{entry.dist.name}=={entry.dist.version}".encode()
+            for entry in entry_points(group=ENTRY_POINT_GROUP)
+            if entry.dist and entry.module.partition(".")[0] == package
+        }
+    )
+
+
+def _sources(package: str, kind: type[Recipe]) -> Iterator[bytes]:
+    # Names and contents of the package's files; of a single module, the contents of its one.
+    top = sys.modules.get(package)
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    found = sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for folder in folders
+        for path in folder.rglob("*.py")
+    )
+    for name, path in found:
+        yield name.encode()
+        yield path.read_bytes()
+    if found:
+        return
+    file = getattr(top, "__file__", None)
+    if file is not None:
+        yield Path(file).read_bytes()
+        return
+    try:
+        yield inspect.getsource(kind).encode()
+    except (OSError, TypeError):
+        return  # typed in at a prompt, for one; its name must do
 
 
 @dataclass(slots=True)

@@ -14,14 +14,16 @@ import structlog
 from app.artifacts import ArtifactStore
 from app.db import transaction
 from app.errors import LeaseLost
-from app.jobs import leases, outcome
+from app.jobs import leases, outcome, publication
 from app.jobs.leases import Job
-from app.jobs.outcome import Attempted, NewVersion
+from app.jobs.outcome import Attempted
+from app.jobs.publication import NewVersion
 from app.privacy import key_id
 from app.settings import settings
 from workers import failures
 from workers.artifacts import dump_state
 from workers.data import DataChanged
+from workers.derived import nudge_derived
 from workers.heartbeat import Heartbeat
 from workers.ladder import Climbed, climb
 from workers.unlearning.errors import Cancelled
@@ -68,22 +70,30 @@ def _run(job: Job, heartbeat: Heartbeat) -> None:
     heartbeat.report("publish", 0.0)
     new = _store(store, climbed)
     with transaction() as session:
-        version = outcome.publish(session, job, new, climbed.rungs)
+        version = publication.publish(session, job, new, climbed.rungs)
     log.info("version.published", job=str(job.id), version=version.number, digest=version.digest)
+    nudge_derived(job.model_id)
 
 
 def _store(store: ArtifactStore, climbed: Climbed) -> NewVersion:
-    passed = climbed.rungs[-1]
-    if climbed.state is None or passed.guarantee is None:
-        raise RuntimeError("only a rung that passed has weights to store")
+    chosen = climbed.rungs[-1]
+    if climbed.state is None or chosen.guarantee is None:
+        raise RuntimeError("no rung has weights to store")
     stored = store.put([dump_state(climbed.state)])
-    return NewVersion(stored.digest, stored.size_bytes, passed.method, passed.guarantee)
+    return NewVersion(
+        digest=stored.digest,
+        size_bytes=stored.size_bytes,
+        method=chosen.method,
+        guarantee=chosen.guarantee,
+        verdict=chosen.outcome,
+        drift=climbed.drift,
+    )
 
 
 def _record(job: Job, rung: Attempted) -> None:
     with transaction() as session:
         outcome.record(session, job, rung)
-    log.info("rung.tried", job=str(job.id), method=rung.method, passed=rung.passed)
+    log.info("rung.tried", job=str(job.id), method=rung.method, outcome=rung.outcome)
 
 
 def _give_up(job: Job, error: Exception) -> None:

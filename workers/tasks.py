@@ -12,9 +12,11 @@ from app import queue
 from app.audit.service import place_all
 from app.db import transaction
 from app.deletions import planner
+from app.derived import leasing, ledgers
 from app.jobs import leases, outcome
 from app.registry import checking
 from app.settings import settings
+from app.tables import GradientLedger, ReferenceSet
 from workers.celery_app import app
 
 log = structlog.get_logger()
@@ -34,6 +36,25 @@ def check_model(model_id: str) -> None:
     from workers.check import check
 
     check(UUID(model_id))
+
+
+@app.task(name=queue.MAKE_REFERENCE)
+def make_reference(set_id: str) -> None:
+    """Make one reference model of a set, and ask for the next: jobs may go between the two."""
+    from workers.references import make_reference
+
+    if make_reference(UUID(set_id)):
+        queue.nudge(queue.MAKE_REFERENCE, UUID(set_id))
+
+
+@app.task(name=queue.REFRESH_LEDGER)
+def refresh_ledger(ledger_id: str | None = None) -> None:
+    """Sum up the gradients of one version, and remove the sums of superseded ones."""
+    from workers.ledgers import refresh, remove_void
+
+    if ledger_id is not None:
+        refresh(UUID(ledger_id))
+    remove_void()
 
 
 @app.task(name=queue.PLAN)
@@ -59,6 +80,9 @@ def sweep() -> None:
         with transaction() as session:
             jobs = leases.queued(session)
             models = checking.unchecked(session)
+            sets = leasing.waiting(session, ReferenceSet)
+            sums = leasing.waiting(session, GradientLedger)
+            void = ledgers.void_files(session)
         place_all()
     except DBAPIError as error:
         log.error("sweep.failed", error=type(error).__name__)
@@ -69,3 +93,10 @@ def sweep() -> None:
             queue.nudge(queue.CHECK_MODEL, model_id)
         for job_id in jobs:
             queue.nudge(queue.RUN_JOB, job_id)
+        # Behind the jobs, since people wait for those.
+        for set_id in sets:
+            queue.nudge(queue.MAKE_REFERENCE, set_id)
+        for ledger_id in sums:
+            queue.nudge(queue.REFRESH_LEDGER, ledger_id)
+        if void and not sums:
+            queue.nudge(queue.REFRESH_LEDGER)

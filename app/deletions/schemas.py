@@ -13,7 +13,7 @@ from app.deletions.service import ErasureView
 from app.privacy import LONGEST_SAMPLE_ID_BYTES
 from app.statuses import ErasureStatus, RequestStatus
 from app.tables import DeletionRequest
-from app.wire import Answer, Body, Name, Text, VersionName
+from app.wire import Answer, Body, Name, Text, VersionName, version_name
 
 MOST_SAMPLE_IDS = 10_000
 
@@ -131,13 +131,7 @@ def describe(
                 status=ErasureStatus(view.erasure.status),
                 sample_count=view.erasure.sample_count,
                 job=view.erasure.job_id,
-                version=None
-                if view.version is None
-                else VersionName(
-                    number=view.version.number,
-                    digest=view.version.digest,
-                    guarantee=view.version.guarantee,
-                ),
+                version=version_name(view.version),
             )
             for view in erasures
         ],

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from app import lifecycle
+from app.derived import ledgers, references
 from app.errors import IllegalMove, LeaseLost
 from app.statuses import JobStatus
 from app.tables import (
@@ -23,7 +24,7 @@ from app.tables import (
     RequestedSample,
     UnlearningJob,
 )
-from lethe.policy import Policy
+from lethe.policy import MethodName, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,19 @@ class Job:
     data_fingerprint: str
     id_key_id: str
     forget_digests: frozenset[bytes]
+    """To forget now; a rebase holds its exact version against all that was forgotten since the
+    last one, too."""
     forgotten_digests: frozenset[bytes]
+    """Forgotten before, and not looked at any more."""
+    rebase: bool
+    """Pays off unlearning debt: only the exact method will do."""
+    reference_set_id: UUID | None
+    gradient_ledger: ledgers.Kept | None
+
+    @property
+    def ladder(self) -> tuple[MethodName, ...]:
+        """The methods to try, in order."""
+        return ("retrain",) if self.rebase else self.policy.ladder
 
 
 def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job | None:
@@ -70,6 +83,8 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
     parent = session.get_one(ModelVersion, row.parent_version_id)
     if model.data_fingerprint is None or model.id_key_id is None:
         raise RuntimeError(f"model {model.id} has a job and was never checked")
+    before = frozenset(session.scalars(_forgotten(model.id)))
+    again = frozenset(session.scalars(_owed(parent))) if row.rebase else frozenset()
     return Job(
         id=row.id,
         fence=row.fence,
@@ -82,15 +97,11 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
         parent_digest=parent.digest,
         data_fingerprint=model.data_fingerprint,
         id_key_id=model.id_key_id,
-        forget_digests=frozenset(session.scalars(_to_forget(row))),
-        forgotten_digests=frozenset(
-            session.scalars(
-                select(ManifestEntry.sample_digest).where(
-                    ManifestEntry.model_id == model.id,
-                    ManifestEntry.forgotten_by_job_id.is_not(None),
-                )
-            )
-        ),
+        forget_digests=frozenset(session.scalars(_to_forget(row))) | again,
+        forgotten_digests=before - again,
+        rebase=row.rebase,
+        reference_set_id=references.ready_set(session, model.id),
+        gradient_ledger=ledgers.find(session, parent.id),
     )
 
 
@@ -167,6 +178,25 @@ def _to_forget(job: UnlearningJob) -> Select[bytes]:
         ManifestEntry.forgotten_by_job_id.is_(None),
         ManifestEntry.sample_digest.in_(requested(job.id)),
     )
+
+
+def _forgotten(model_id: UUID) -> Select[bytes]:
+    return select(ManifestEntry.sample_digest).where(
+        ManifestEntry.model_id == model_id, ManifestEntry.forgotten_by_job_id.is_not(None)
+    )
+
+
+def _owed(parent: ModelVersion) -> Select[bytes]:
+    # What was forgotten approximately, by the versions since the last exact one.
+    last_exact = (
+        select(func.coalesce(func.max(ModelVersion.number), 1))
+        .where(ModelVersion.model_id == parent.model_id, ModelVersion.guarantee == "exact")
+        .scalar_subquery()
+    )
+    since = select(ModelVersion.job_id).where(
+        ModelVersion.model_id == parent.model_id, ModelVersion.number > last_exact
+    )
+    return _forgotten(parent.model_id).where(ManifestEntry.forgotten_by_job_id.in_(since))
 
 
 def queued(session: Session) -> list[UUID]:

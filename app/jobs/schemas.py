@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from app.jobs.service import JobView
-from app.statuses import JobStatus
-from app.wire import Answer, VersionName
+from app.statuses import JobStatus, RungOutcome
+from app.wire import Answer, VersionName, version_name
 
 
 class RungAnswer(Answer):
@@ -18,8 +18,11 @@ class RungAnswer(Answer):
     position: int = Field(examples=[0])
     method: str = Field(examples=["iau"])
     guarantee: str | None = Field(examples=["approximate"])
-    passed: bool
-    verdict: dict[str, Any] | None = Field(description="The checks; null if the method failed.")
+    outcome: RungOutcome = Field(
+        description="`passed`, `failed` or `inconclusive` as its verdict has it; `not_run` where "
+        "the method made no weights."
+    )
+    verdict: dict[str, Any] | None = Field(description="The checks; null if it did not run.")
     evidence: dict[str, Any] = Field(description="What the method did, in numbers.")
     seconds: float
 
@@ -38,6 +41,9 @@ class JobAnswer(Answer):
     model: str = Field(examples=["digits"])
     status: JobStatus
     erasure_count: int
+    rebase: bool = Field(
+        description="Whether it pays off unlearning debt, so that only a retrain will do."
+    )
     sample_count: int = Field(description="Samples to forget that no earlier job forgot.")
     attempts: int
     progress: Progress | None
@@ -58,26 +64,25 @@ class JobPage(Answer):
 
 def describe(view: JobView) -> JobAnswer:
     """Return a job as its readers see it."""
-    job, version = view.job, view.version
+    job = view.job
     return JobAnswer(
         id=job.id,
         model=view.model,
         status=JobStatus(job.status),
         erasure_count=view.erasures,
+        rebase=job.rebase,
         sample_count=job.sample_count,
         attempts=job.attempts,
         progress=None if job.progress is None else Progress(**job.progress),
         error=job.error,
-        version=None
-        if version is None
-        else VersionName(number=version.number, digest=version.digest, guarantee=version.guarantee),
+        version=version_name(view.version),
         rungs=[
             RungAnswer(
                 attempt=rung.attempt,
                 position=rung.position,
                 method=rung.method,
                 guarantee=rung.guarantee,
-                passed=rung.passed,
+                outcome=RungOutcome(rung.outcome),
                 verdict=rung.verdict,
                 evidence=rung.evidence,
                 seconds=rung.seconds,

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from app import lifecycle
 from app.db import lock, now
 from app.deletions import settlement
+from app.derived import ledgers, references
 from app.errors import IllegalMove, LeaseLost
 from app.statuses import ModelStatus, RequestStatus
 from app.tables import (
@@ -34,6 +35,7 @@ from app.tables import (
     RegisteredModel,
     RequestedSample,
 )
+from lethe.policy import Policy
 
 # Digests in one statement: bounds the memory of an intake of millions.
 CHUNK = 50_000
@@ -57,6 +59,8 @@ class Found:
     data_fingerprint: str
     id_key_id: str
     size_bytes: int
+    can_train: bool = False
+    """Whether the recipe brings a ``train``, without which there are no references."""
 
 
 def start_check(session: Session, model_id: UUID, lease: timedelta) -> ToCheck | None:
@@ -152,6 +156,11 @@ def accept(session: Session, check: ToCheck, found: Found) -> ModelVersion:
     )
     model.current_version_id = version.id
     session.flush()
+    policy = Policy.model_validate(model.policy)
+    if "iau" in policy.ladder:
+        ledgers.begin(session, model.id, version.id)
+    if found.can_train:
+        references.begin(session, model.id, version.id, policy.references.count)
     _look_back(session, model)
     return version
 

@@ -10,6 +10,7 @@ from app import queue
 from app.artifacts import ArtifactStore
 from app.checkpoints import require_safetensors
 from app.db import transaction
+from app.derived import references
 from app.errors import (
     ContentTooLarge,
     Gone,
@@ -95,7 +96,7 @@ def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.M
     queue.nudge(queue.CHECK_MODEL, model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
     response.headers.update(retry_after())
-    return schemas.describe_model(model, None)
+    return schemas.describe_model(model, None, None)
 
 
 @router.get("/v1/models", responses=responses(*COMMON, InvalidCursor))
@@ -109,8 +110,12 @@ def browse(
     with transaction() as session:
         page = service.browse(session, status, cursor, limit)
         current = service.current_versions(session, page.rows)
+        found = references.status(session, [model.id for model in page.rows])
     return schemas.ModelPage(
-        items=[schemas.describe_model(model, current.get(model.id)) for model in page.rows],
+        items=[
+            schemas.describe_model(model, current.get(model.id), found.get(model.id))
+            for model in page.rows
+        ],
         next_cursor=page.next_cursor,
     )
 
@@ -121,9 +126,10 @@ def get(name: Name, _: Caller, response: Response) -> schemas.ModelAnswer:
     with transaction() as session:
         model = service.get(session, name)
         current = service.current_versions(session, [model])
+        found = references.status(session, [model.id])
     if model.status == ModelStatus.CHECKING:
         response.headers.update(retry_after())
-    return schemas.describe_model(model, current.get(model.id))
+    return schemas.describe_model(model, current.get(model.id), found.get(model.id))
 
 
 @router.get("/v1/models/{name}/versions", responses=responses(*COMMON, NotFound))

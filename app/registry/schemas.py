@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import Field
 
-from app.statuses import ModelStatus, VersionStatus
-from app.tables import ModelVersion, RegisteredModel
-from app.wire import Answer, Body, Digest, Name, VersionName
+from app.statuses import ModelStatus, ReferenceStatus, VersionStatus
+from app.tables import ModelVersion, ReferenceSet, RegisteredModel
+from app.wire import Answer, Body, Digest, Name, VersionName, version_name
 from lethe.policy import Policy
 
 # A version's number; the column that it is looked up in holds 64 bits.
@@ -39,6 +39,27 @@ class ModelProblem(Answer):
     message: str = Field(examples=["The checkpoint lacks 1 parameter of the model: fc.bias."])
 
 
+class UnlearningDebt(Answer):
+    """What was forgotten approximately since the last exact version."""
+
+    samples: int = Field(examples=[120])
+    share: float = Field(description="Of the training samples at registration.", examples=[0.02])
+    drift: float = Field(
+        description="Sum of the versions' relative L2 distances from their parents.",
+        examples=[0.05],
+    )
+
+
+class ReferencesAnswer(Answer):
+    """The reference models, of which only numbers are kept."""
+
+    status: ReferenceStatus
+    planned: int = Field(examples=[12])
+    done: int = Field(examples=[12])
+    seconds: float = Field(description="Time that they took, all together.", examples=[340.5])
+    error: str | None
+
+
 class ModelAnswer(Answer):
     """A registered model."""
 
@@ -52,6 +73,10 @@ class ModelAnswer(Answer):
     sample_count: int | None = Field(description="Training samples at registration.")
     data_fingerprint: str | None
     current: VersionName | None
+    debt: UnlearningDebt | None
+    references: ReferencesAnswer | None = Field(
+        description="Null where the policy wants none, or the recipe cannot train."
+    )
     created_at: datetime
     checked_at: datetime | None
 
@@ -79,6 +104,11 @@ class VersionAnswer(Answer):
         "null for the weights that were registered.",
         examples=["approximate"],
     )
+    verdict: str | None = Field(
+        description="`passed`, or `inconclusive` where the policy publishes that; null for the "
+        "weights that were registered.",
+        examples=["passed"],
+    )
     created_at: datetime
 
 
@@ -95,7 +125,9 @@ class CheckpointAnswer(Answer):
     size_bytes: int = Field(examples=[78_124])
 
 
-def describe_model(model: RegisteredModel, current: ModelVersion | None) -> ModelAnswer:
+def describe_model(
+    model: RegisteredModel, current: ModelVersion | None, references: ReferenceSet | None
+) -> ModelAnswer:
     """Return a model as its readers see it."""
     return ModelAnswer(
         id=model.id,
@@ -107,9 +139,9 @@ def describe_model(model: RegisteredModel, current: ModelVersion | None) -> Mode
         policy=Policy.model_validate(model.policy),
         sample_count=model.sample_count,
         data_fingerprint=model.data_fingerprint,
-        current=None
-        if current is None
-        else VersionName(number=current.number, digest=current.digest, guarantee=current.guarantee),
+        current=version_name(current),
+        debt=None if current is None else _debt(model, current),
+        references=None if references is None else _references(references),
         created_at=model.created_at,
         checked_at=model.checked_at,
     )
@@ -129,7 +161,23 @@ def describe_versions(model: str, versions: list[ModelVersion]) -> list[VersionA
             job=version.job_id,
             method=version.method,
             guarantee=version.guarantee,
+            verdict=version.verdict,
             created_at=version.created_at,
         )
         for version in versions
     ]
+
+
+def _debt(model: RegisteredModel, current: ModelVersion) -> UnlearningDebt:
+    share = current.debt_samples / model.sample_count if model.sample_count else 0.0
+    return UnlearningDebt(samples=current.debt_samples, share=share, drift=current.debt_drift)
+
+
+def _references(found: ReferenceSet) -> ReferencesAnswer:
+    return ReferencesAnswer(
+        status=ReferenceStatus(found.status),
+        planned=found.planned,
+        done=found.done,
+        seconds=found.seconds,
+        error=found.error,
+    )

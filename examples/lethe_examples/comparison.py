@@ -16,6 +16,7 @@ from lethe_examples.digits import Digits
 from workers.data import halve
 from workers.unlearning.verification import Measurement, measure
 
+MARKS = {"passed": "ok  ", "failed": "FAIL", "inconclusive": "?   "}
 RETRAIN_SEED = 1  # another one than the model's, as for somebody who retrains today
 
 
@@ -75,13 +76,12 @@ def compare(checkpoint: Path, downloaded: bytes, forgotten: set[str], job: Any) 
 
 def describe_rung(rung: Any) -> Iterator[str]:
     """Yield what one method was found to have done."""
-    outcome = "passed" if rung["passed"] else "refused"
-    yield f"attempt {rung['attempt']}: {rung['method']} {outcome} ({rung['seconds']:.1f} s)"
+    yield f"attempt {rung['attempt']}: {rung['method']} {rung['outcome']} ({rung['seconds']:.1f} s)"
     if rung["verdict"] is None:
         yield f"  {rung['evidence']['error']}"
         return
     for check in rung["verdict"]["checks"]:
-        mark = "ok  " if check["passed"] else "FAIL"
+        mark = MARKS[check["outcome"]]
         ends = check["interval"]
         interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
         yield f"  {mark} {check['name']}: {check['value']:.4f}{interval}  {check['note']}"

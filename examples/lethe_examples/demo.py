@@ -21,7 +21,7 @@ import torch
 
 from embedded.servers import remove
 from embedded.supervisor import Supervisor
-from lethe.policy import Batching, MethodOptions, NablaTauOptions, Policy
+from lethe.policy import Batching, Debt, Policy, References
 from lethe_examples import comparison, proofs
 from lethe_examples.digits import Digits
 from lethe_examples.train import train
@@ -33,8 +33,10 @@ PATIENCE_SECONDS = 240.0
 SETTINGS = {"LETHE_LEASE": "4", "LETHE_PLAN_INTERVAL": "1", "LETHE_TORCH_THREADS": "1"}
 POLICY = Policy(
     batching=Batching(max_wait=timedelta(seconds=2)),
-    # The published defaults were made for 40,000 images; these suit 600.
-    options=MethodOptions(nabla_tau=NablaTauOptions(alpha_start=0.9, epochs=20, batch_size=64)),
+    # Eight of them take some seconds on 600 images.
+    references=References(count=8),
+    # Eight users are a sixth of these data; a retrain behind the answer is not what is shown here.
+    debt=Debt(max_share=0.5),
 )
 
 
@@ -146,7 +148,7 @@ def walk(
         "forgotten": job["sample_count"],
         "jobs": len(api.get("/v1/jobs")["items"]),
         "version": versions[1]["number"],
-        "verdict": "passed" if job["rungs"][-1]["passed"] else "failed",
+        "verdict": job["rungs"][-1]["outcome"],
         "receipt_verified": True,
     }
 

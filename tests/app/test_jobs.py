@@ -12,16 +12,20 @@ from sqlalchemy import func, select, text, update
 from app.db import transaction
 from app.deletions import planner
 from app.errors import LeaseLost
-from app.jobs import leases, outcome
+from app.jobs import leases, outcome, publication
 from app.jobs.leases import Job
-from app.jobs.outcome import Attempted, NewVersion
+from app.jobs.outcome import Attempted
+from app.jobs.publication import NewVersion
+from app.statuses import RungOutcome
 from app.tables import Erasure, ManifestEntry, ModelVersion, UnlearningJob
-from lethe.policy import Batching, Policy
+from lethe.policy import Batching, Debt, Policy
 
 REQUESTS = "/v1/deletion-requests"
 LEASE = timedelta(seconds=60)
-NOW = Policy(batching=Batching(max_wait=timedelta(0)))
-RUNG = Attempted(0, "iau", "approximate", True, {"passed": True}, {"seconds": 1.5}, 1.5)
+NOW = Policy(batching=Batching(max_wait=timedelta(0)), debt=Debt(max_share=1.0))
+RUNG = Attempted(
+    0, "iau", "approximate", RungOutcome.PASSED, {"outcome": "passed"}, {"seconds": 1.5}, 1.5
+)
 
 
 def plan() -> list[UUID]:
@@ -34,9 +38,10 @@ def claim(job_id: UUID, lease: timedelta = LEASE) -> Job | None:
         return leases.claim(session, job_id, "test", lease)
 
 
-def publish(job: Job, digest: str = "sha256:" + "1" * 64) -> None:
+def publish(job: Job, digest: str = "sha256:" + "1" * 64, guarantee: str = "approximate") -> None:
+    shown = (guarantee, "passed", 0.25)
     with transaction() as session:
-        outcome.publish(session, job, NewVersion(digest, 1, "iau", "approximate"), [RUNG])
+        publication.publish(session, job, NewVersion(digest, 1, "iau", *shown), [RUNG])
 
 
 @pytest.fixture
@@ -147,6 +152,7 @@ def test_publication_does_everything_at_once(client: TestClient, claimed: Job) -
         "number": 2,
         "digest": "sha256:" + "1" * 64,
         "guarantee": "approximate",
+        "verdict": "passed",
     }
     versions = client.get("/v1/models/digits/versions").json()["items"]
     assert [(v["number"], v["status"]) for v in versions] == [(1, "withdrawn"), (2, "current")]

@@ -17,12 +17,17 @@ from app.db import transaction
 from app.deletions import planner
 from app.registry import service as registry
 from app.settings import settings
-from lethe.policy import Batching, Policy
+from lethe.policy import Batching, Policy, References
 from lethe.recipe import MapDataset, Recipe
-from workers import check, ladder
+from workers import check, ground, ledgers, references
 from workers.artifacts import dump_state
 
 RECORDS = 120
+EXACT = Policy(
+    batching=Batching(max_wait=timedelta(0)),
+    ladder=("retrain",),
+    references=References(count=0),
+)
 
 
 class Tiny(Recipe):
@@ -70,8 +75,8 @@ def _one_thread() -> None:
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The recipe that the worker finds under any name."""
     tiny = Tiny()
-    monkeypatch.setattr(ladder, "find_recipe", lambda _: tiny)
-    monkeypatch.setattr(check, "find_recipe", lambda _: tiny)
+    for module in (check, ground, ledgers, references):
+        monkeypatch.setattr(module, "find_recipe", lambda _: tiny)
     return tiny
 
 
@@ -89,7 +94,7 @@ def serve(stored: str) -> Callable[..., UUID]:
     """Register the recipe's model and let the worker check it."""
 
     def make(policy: Policy | None = None) -> UUID:
-        chosen = policy or Policy(batching=Batching(max_wait=timedelta(0)), ladder=("retrain",))
+        chosen = policy or EXACT
         with transaction() as session:
             model_id = registry.register(session, "tiny", "tiny", stored, chosen).id
         check.check(model_id)

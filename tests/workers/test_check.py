@@ -46,7 +46,7 @@ def test_a_sound_model_becomes_ready_with_its_manifest(
     check.check(model_id)
     found = model(client)
     assert (found["status"], found["sample_count"]) == ("ready", 120)
-    assert found["current"] == {"number": 1, "digest": stored, "guarantee": None}
+    assert found["current"] == {"number": 1, "digest": stored, "guarantee": None, "verdict": None}
     with transaction() as session:
         manifest = set(session.scalars(select(ManifestEntry.sample_digest)))
     assert manifest == {digest(f"person-{index}") for index in range(120)}

@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 
 from app.artifacts import ArtifactStore
 from app.db import transaction
-from app.jobs import leases, outcome
+from app.jobs import leases, outcome, publication
 from app.settings import settings
 from app.tables import UnlearningJob
 from lethe.policy import Policy
@@ -20,6 +20,7 @@ from workers.artifacts import load_state
 from workers.unlearning.contract import Context, Unlearned
 from workers.unlearning.weights import state_on_cpu
 
+CLIMBING = Policy.model_validate({"batching": {"max_wait": 0}, "references": {"count": 0}})
 FORGOTTEN = tuple(f"person-{index}" for index in range(40))
 
 
@@ -52,7 +53,7 @@ def test_a_job_publishes_a_version_whose_weights_are_in_the_store(
     run.run(job_id)
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "published", job
-    assert [(r["method"], r["passed"]) for r in job["rungs"]] == [("retrain", True)]
+    assert [(r["method"], r["outcome"]) for r in job["rungs"]] == [("retrain", "passed")]
     names = [check["name"] for check in job["rungs"][0]["verdict"]["checks"]]
     assert names == ["changed", "forgotten.loss", "useful.retain", "useful.holdout"]
     current = client.get("/v1/models/tiny/current").json()
@@ -105,7 +106,7 @@ def test_a_method_that_does_nothing_is_refused_and_nothing_is_published(
     run.run(job_id)
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "refused"
-    failed = [c["name"] for c in job["rungs"][0]["verdict"]["checks"] if not c["passed"]]
+    failed = [c["name"] for c in job["rungs"][0]["verdict"]["checks"] if c["outcome"] != "passed"]
     assert "changed" in failed
     assert [v["status"] for v in versions(client)] == ["current"]
     assert [r["status"] for r in requests(client)] == ["needs_attention"]
@@ -117,8 +118,7 @@ def test_the_ladder_is_climbed_to_the_first_rung_that_passes(
     job_for: Callable[..., UUID],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    policy = Policy.model_validate({"batching": {"max_wait": 0}})
-    serve(policy)
+    serve(CLIMBING)
     real = ladder.method_for
     monkeypatch.setattr(
         ladder, "method_for", lambda name, o: _Nothing() if name == "iau" else real("retrain", o)
@@ -126,7 +126,10 @@ def test_the_ladder_is_climbed_to_the_first_rung_that_passes(
     job_id = job_for(*FORGOTTEN)
     run.run(job_id)
     rungs = client.get(f"/v1/jobs/{job_id}").json()["rungs"]
-    assert [(r["method"], r["passed"]) for r in rungs] == [("iau", False), ("nabla_tau", True)]
+    assert [(r["method"], r["outcome"]) for r in rungs] == [
+        ("iau", "failed"),
+        ("nabla_tau", "passed"),
+    ]
     entries = client.get("/v1/audit/entries", params={"limit": 200}).json()["items"]
     published = [e["entry"] for e in entries if '"event":"version.current"' in e["entry"]][-1]
     assert '"method":"iau"' in published  # also what failed is evidence
@@ -139,8 +142,8 @@ POINTS = {
     "before the weights are written": ("workers.run.dump_state", "before"),
     "before the weights have their name": ("os.replace", "before"),
     "after the weights are written": ("app.artifacts.Incoming.keep", "after"),
-    "in the publishing transaction": ("app.jobs.outcome._withdraw_parent", "after"),
-    "at the end of the publishing transaction": ("app.jobs.outcome._end_erasures", "after"),
+    "in the publishing transaction": ("app.jobs.publication._withdraw_parent", "after"),
+    "at the end of the publishing transaction": ("app.jobs.publication.end_erasures", "after"),
 }
 
 
@@ -196,7 +199,7 @@ def test_a_killed_jobs_second_attempt_makes_the_same_weights(
     serve()
     job_id = job_for(*FORGOTTEN)
     stored: list[str] = []
-    keep = outcome.publish
+    keep = publication.publish
 
     def note(session: Any, job: Any, new: Any, rungs: Any) -> Any:
         stored.append(new.digest)
@@ -204,7 +207,7 @@ def test_a_killed_jobs_second_attempt_makes_the_same_weights(
             raise Killed
         return keep(session, job, new, rungs)
 
-    monkeypatch.setattr(outcome, "publish", note)
+    monkeypatch.setattr(publication, "publish", note)
     with pytest.raises(Killed):
         run.run(job_id)
     die_and_be_swept()
@@ -339,13 +342,15 @@ def test_damaged_parent_weights_end_the_job_and_stay_current(
 def test_a_batch_too_small_to_show_anything_climbs_to_the_exact_method(
     client: TestClient, serve: Callable[..., UUID], job_for: Callable[..., UUID]
 ) -> None:
-    serve(Policy.model_validate({"batching": {"max_wait": 0}}))
+    serve(CLIMBING)
     job_id = job_for("person-1", "person-2")
     run.run(job_id)
     rungs = client.get(f"/v1/jobs/{job_id}").json()["rungs"]
     assert [r["method"] for r in rungs] == ["iau", "nabla_tau", "retrain"]
-    assert [r["passed"] for r in rungs] == [False, False, True]
-    notes = [c["note"] for r in rungs[:2] for c in r["verdict"]["checks"] if not c["passed"]]
+    assert [r["outcome"] for r in rungs] == ["inconclusive", "inconclusive", "passed"]
+    notes = [
+        c["note"] for r in rungs[:2] for c in r["verdict"]["checks"] if c["outcome"] != "passed"
+    ]
     assert any("too little power" in note for note in notes)
 
 

@@ -1,0 +1,300 @@
+"""Gradient ledgers in the database: whose turn it is, what each is valid for, when its file goes.
+
+A ledger's file sums over data that may be forgotten later. So that no file outlives its ledger, a
+worker writes the digest into the row before the file has its name, and the row keeps the digest
+until the file is gone.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from app import lifecycle
+from app.audit import ledger as audit
+from app.db import lock, now
+from app.derived import leasing
+from app.errors import IllegalMove
+from app.statuses import LedgerStatus, VersionStatus
+from app.tables import GradientLedger, ManifestEntry, ModelVersion, RegisteredModel
+
+# A ledger that has one of these may have its file in the store, and needs it.
+IN_USE = (LedgerStatus.COMPUTING, LedgerStatus.READY)
+
+
+@dataclass(frozen=True, slots=True)
+class ToCompute:
+    """All that a worker needs to know of a ledger it has claimed; it holds no database rows."""
+
+    claim: leasing.Claim
+    model_id: UUID
+    recipe: str
+    version_id: UUID
+    weights_digest: str
+    data_fingerprint: str
+    """Of all the data that the model was registered with."""
+    id_key_id: str
+    forgotten: frozenset[bytes]
+    """Digests of the samples that the version does not retain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A ledger that may be used, as long as all that it is valid for is still the same."""
+
+    digest: str
+    weights_digest: str
+    data_fingerprint: str
+    """See ``retained_fingerprint``."""
+    recipe_fingerprint: str
+    records: int
+
+
+def retained_fingerprint(data_fingerprint: str, forgotten: Collection[bytes]) -> str:
+    """Return the digest of a model's data without the forgotten samples, ``sha256:`` and hex."""
+    whole = hashlib.sha256(b"lethe retained data\0")
+    whole.update(data_fingerprint.encode() + b"\0")
+    for digest in sorted(forgotten):
+        whole.update(digest)  # all of one length, so that no two run together
+    return "sha256:" + whole.hexdigest()
+
+
+def begin(session: Session, model_id: UUID, version_id: UUID) -> GradientLedger:
+    """Ask for the ledger of a version that has just become current."""
+    row = GradientLedger(model_id=model_id, version_id=version_id)
+    return lifecycle.begin(session, row, {"model": str(model_id), "version": str(version_id)})
+
+
+def claim(session: Session, ledger_id: UUID, lease: timedelta) -> ToCompute | None:
+    """Take a ledger for one lease; None if it is not to be had or not needed, which is no error.
+
+    The ledger of a version that is not current any more becomes void.
+    """
+    claimed = leasing.claim(session, GradientLedger, ledger_id, lease)
+    if claimed is None:
+        return None
+    row = session.get_one(GradientLedger, ledger_id, populate_existing=True)
+    version = session.get_one(ModelVersion, row.version_id)
+    if version.status != VersionStatus.CURRENT:
+        void(session, version.id, "superseded")
+        return None
+    model = session.get_one(RegisteredModel, row.model_id)
+    if model.data_fingerprint is None or model.id_key_id is None:
+        raise RuntimeError(f"model {model.id} has a ledger and was never checked")
+    forgotten = select(ManifestEntry.sample_digest).where(
+        ManifestEntry.model_id == model.id, ManifestEntry.forgotten_by_job_id.is_not(None)
+    )
+    return ToCompute(
+        claim=claimed,
+        model_id=model.id,
+        recipe=model.recipe,
+        version_id=version.id,
+        weights_digest=version.digest,
+        data_fingerprint=model.data_fingerprint,
+        id_key_id=model.id_key_id,
+        forgotten=frozenset(session.scalars(forgotten)),
+    )
+
+
+def hold(session: Session, to_compute: ToCompute, lease: timedelta) -> None:
+    """Hold a ledger for another lease.
+
+    Raises:
+        LeaseLost: another claim has it, or it is void.
+
+    """
+    leasing.hold(session, GradientLedger, to_compute.claim, lease)
+
+
+def announce(
+    session: Session, to_compute: ToCompute, digest: str, delete: Callable[[str], None]
+) -> None:
+    """Note which file is about to appear in the store, so that it is found whatever happens.
+
+    The file that a worker left which died over this ledger is deleted, unless it is the same.
+
+    Raises:
+        LeaseLost: another claim has the ledger, or it is void.
+
+    """
+    leasing.lock_held(session, GradientLedger, to_compute.claim)
+    row = session.get_one(GradientLedger, to_compute.claim.id, populate_existing=True)
+    if row.digest != digest:
+        _remove(session, row, delete)
+    _lock_file(session, digest)
+    _set_digest(session, row.id, digest)
+
+
+def finish(
+    session: Session,
+    to_compute: ToCompute,
+    digest: str,
+    records: int,
+    recipe_fingerprint: str,
+    data_fingerprint: str,
+    seconds: float,
+) -> GradientLedger:
+    """Make a ledger ready whose file is durable; the data are those of ``retained_fingerprint``.
+
+    Raises:
+        LeaseLost: another claim has the ledger, or it is void.
+
+    """
+    values = {
+        "digest": digest,
+        "weights_digest": to_compute.weights_digest,
+        "data_fingerprint": data_fingerprint,
+        "recipe_fingerprint": recipe_fingerprint,
+        "records": records,
+        "seconds": seconds,
+    }
+    return _end(session, to_compute, LedgerStatus.READY, values)
+
+
+def give_back(session: Session, to_compute: ToCompute, error: str, attempts: int) -> None:
+    """Let another worker try after a passing error, or end it when its attempts are used up.
+
+    Raises:
+        LeaseLost: another claim has the ledger, or it is void.
+
+    """
+    claimed = to_compute.claim
+    if claimed.attempt >= attempts:
+        fail(session, to_compute, f"gave up after {claimed.attempt} attempts: {error}")
+        return
+    leasing.hold(session, GradientLedger, claimed, None)
+    session.execute(
+        update(GradientLedger).where(GradientLedger.id == claimed.id).values(error=error)
+    )
+
+
+def fail(session: Session, to_compute: ToCompute, error: str) -> None:
+    """End a ledger that another attempt would not help; its version goes without.
+
+    Raises:
+        LeaseLost: another claim has the ledger, or it is void.
+
+    """
+    _end(session, to_compute, LedgerStatus.FAILED, {"error": error})
+
+
+def void(session: Session, version_id: UUID, reason: str) -> GradientLedger | None:
+    """End a version's ledger for good; None if it has none, or none that is not void already.
+
+    Whoever works on it loses the lease, and its file may be removed.
+    """
+    ids = session.scalars(select(GradientLedger.id).where(GradientLedger.version_id == version_id))
+    rows = lifecycle.move(
+        session,
+        GradientLedger,
+        ids.all(),
+        LedgerStatus.VOID,
+        values={"lease_expires_at": None},
+        facts={"version": str(version_id), "reason": reason},
+    )
+    return rows[0] if rows else None
+
+
+def find(session: Session, version_id: UUID) -> Kept | None:
+    """Return a version's ledger if it is ready; the file has yet to be held against it."""
+    row = session.execute(
+        select(
+            GradientLedger.digest,
+            GradientLedger.weights_digest,
+            GradientLedger.data_fingerprint,
+            GradientLedger.recipe_fingerprint,
+            GradientLedger.records,
+        ).where(
+            GradientLedger.version_id == version_id, GradientLedger.status == LedgerStatus.READY
+        )
+    ).one_or_none()
+    return Kept(*row) if row is not None else None  # type: ignore[arg-type]  # ready rows have all
+
+
+def void_files(session: Session) -> list[tuple[UUID, str]]:
+    """Return the void ledgers whose files may be removed, each with its file's digest.
+
+    Equal bytes are one file: what anything in use names is left out until that is void as well.
+    """
+    rows = session.execute(
+        select(GradientLedger.id, GradientLedger.digest)
+        .where(GradientLedger.status == LedgerStatus.VOID, ~_needed(GradientLedger))
+        .order_by(GradientLedger.created_at)
+    )
+    return [(id_, digest) for id_, digest in rows if digest is not None]
+
+
+def remove_file(session: Session, ledger_id: UUID, delete: Callable[[str], None]) -> bool:
+    """Have the file of a void ledger deleted, and note in the audit log that it is gone.
+
+    Nothing can come to need the file meanwhile. When ``delete`` raises, or the caller's
+    transaction fails after it, the row still names the file, and it is tried again.
+
+    Returns whether there was a file to delete that nothing else needs.
+    """
+    row = session.scalars(
+        select(GradientLedger)
+        .where(GradientLedger.id == ledger_id, GradientLedger.status == LedgerStatus.VOID)
+        .with_for_update()
+    ).one_or_none()
+    return row is not None and _remove(session, row, delete)
+
+
+def _remove(session: Session, row: GradientLedger, delete: Callable[[str], None]) -> bool:
+    digest = row.digest
+    if digest is None:
+        return False
+    _lock_file(session, digest)
+    mine = select(GradientLedger.id).where(GradientLedger.id == row.id)
+    if session.scalar(mine.where(~_needed(GradientLedger))) is None:
+        return False
+    delete(digest)
+    _set_digest(session, row.id, None)
+    facts = {"model": str(row.model_id), "version": str(row.version_id), "digest": digest}
+    audit.append(session, [audit.Entry("ledger.removed", row.id, facts)])
+    return True
+
+
+def _lock_file(session: Session, digest: str) -> None:
+    # A file is either announced or removed at a time; always after the lock on the row.
+    lock(session, f"ledger-file/{digest}")
+
+
+def _set_digest(session: Session, ledger_id: UUID, digest: str | None) -> None:
+    session.execute(
+        update(GradientLedger).where(GradientLedger.id == ledger_id).values(digest=digest)
+    )
+
+
+def _needed(row: type[GradientLedger]) -> ColumnElement[bool]:
+    # Whether anything but the row itself names its file and must be able to read it.
+    other = aliased(GradientLedger)
+    return or_(
+        select(other.id)
+        .where(other.digest == row.digest, other.id != row.id, other.status.in_(IN_USE))
+        .exists(),
+        select(ModelVersion.id).where(ModelVersion.digest == row.digest).exists(),
+        select(RegisteredModel.id).where(RegisteredModel.checkpoint_digest == row.digest).exists(),
+    )
+
+
+def _end(
+    session: Session, to_compute: ToCompute, to: LedgerStatus, values: Mapping[str, object]
+) -> GradientLedger:
+    claimed = to_compute.claim
+    try:
+        return lifecycle.move_one(
+            session,
+            GradientLedger,
+            claimed.id,
+            to,
+            *leasing.held_by(GradientLedger, claimed),
+            values={"error": None, **values, "lease_expires_at": None, "finished_at": now()},
+            facts={"version": str(to_compute.version_id), **values},
+        )
+    except IllegalMove as error:
+        raise leasing.lost(GradientLedger, claimed) from error

@@ -1,0 +1,87 @@
+"""Deletion requests and the erasures that fulfil them."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import now
+from app.statuses import ErasureStatus, RequestStatus
+from app.tables.base import Base, one_of
+
+
+class DeletionRequest(Base):
+    """The legal promise. Its sample IDs are kept as keyed digests in ``requested_samples``."""
+
+    __tablename__ = "deletion_requests"
+    __table_args__ = (
+        one_of(RequestStatus),
+        UniqueConstraint("client", "idempotency_key_digest"),
+        Index(None, "received_at", "id"),
+        Index(None, "status", "received_at", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    client: Mapped[str]
+    # The key and the body may hold personal data, so that only keyed digests are kept.
+    idempotency_key_digest: Mapped[bytes | None]
+    body_digest: Mapped[bytes]
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("registered_models.id"))
+    regulation: Mapped[str]
+    reference: Mapped[str | None]
+    reason: Mapped[str | None]
+    sample_count: Mapped[int]
+    id_key_id: Mapped[str]
+    status: Mapped[str]
+    received_at: Mapped[datetime] = mapped_column(default=now)
+    due_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class RequestedSample(Base):
+    """One sample of one request, by keyed digest."""
+
+    __tablename__ = "requested_samples"
+    __table_args__ = (Index(None, "sample_digest"),)
+
+    request_id: Mapped[UUID] = mapped_column(ForeignKey("deletion_requests.id"), primary_key=True)
+    sample_digest: Mapped[bytes] = mapped_column(primary_key=True)
+
+
+class Erasure(Base):
+    """One request × one model: the piece of the promise that one job fulfils."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        one_of(ErasureStatus),
+        UniqueConstraint("request_id", "model_id"),
+        CheckConstraint(
+            "(status = 'completed') = (version_id IS NOT NULL)", name="completed_has_version"
+        ),
+        Index(
+            "ix_erasures_to_plan",
+            "model_id",
+            "due_at",
+            "created_at",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(None, "job_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    request_id: Mapped[UUID] = mapped_column(ForeignKey("deletion_requests.id"))
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id"))
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("unlearning_jobs.id"))
+    version_id: Mapped[UUID | None] = mapped_column(ForeignKey("model_versions.id"))
+    sample_count: Mapped[int]
+    status: Mapped[str]
+    due_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
