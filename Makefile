@@ -6,13 +6,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve test lint types contracts check lock clean
+.PHONY: help install install-dev demo serve benchmark test lint types contracts check lock clean
 
 help:
 	@echo "make demo    train a model, make it forget over HTTP, check the evidence"
 	@echo "make test    run the test suite on a real PostgreSQL and a real Redis-protocol server"
 	@echo "make serve   start the service here and leave it running"
 	@echo "make check   what CI runs: lint, types, import contracts, tests"
+	@echo "make benchmark   how well each method forgets, in minutes; BENCHMARK= for the whole grid"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lethe needs Python 3.11 or newer; set PYTHON=...")'
@@ -37,6 +38,11 @@ demo: install
 
 serve: install
 	$(BIN)/python -m embedded serve
+
+BENCHMARK ?= --quick
+benchmark: install
+	$(INSTALL) --editable '.[benchmarks]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forgetting $(BENCHMARK) --report build/forgetting/report.md
 
 test: install-dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +24,6 @@ SOURCES: tuple[ModuleType, ...] = (
 )
 
 
-@cache
 def code_digest() -> str:
     """Return the digest of all code that a trained model follows from."""
     sources = [Path(module.__file__ or "").read_bytes() for module in SOURCES]

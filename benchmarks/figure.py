@@ -26,7 +26,8 @@ SCALES = ("linear", "log")
 # The retrain itself is the zero of one panel and the one of the other.
 LEFT_OUT = (arms.RETRAIN,)
 COLOURS = {
-    **{arms.ORIGINAL: "0.3", arms.OTHER_SEED: "black"},
+    arms.ORIGINAL: "0.3",
+    arms.OTHER_SEED: "black",
     **dict.fromkeys(arms.BASELINES, "0.6"),
     **{method: f"C{place}" for place, method in enumerate((*arms.PRODUCT, arms.LADDER))},
 }

@@ -22,6 +22,7 @@ from workers.data import halve
 from workers.unlearning.attacks import CALIBRATED
 from workers.unlearning.contract import Unlearned
 from workers.unlearning.errors import UnlearningError
+from workers.unlearning.ledger import GradientSum
 from workers.unlearning.method import method_for
 from workers.unlearning.references import Judges
 from workers.unlearning.verification import Measurement, measure, verify
@@ -47,6 +48,7 @@ def prepare(workshop: Workshop, cell: Cell, forget: list[int], policy: Policy) -
         )
     parts = Parts(subset(data, forget), subset(data, retain), validation, judging)
     original = workshop.original(cell.seed)
+    ledger, ledger_took = workshop.ledger(cell.seed)
     retrain = partial(workshop.retrained, forget, retain)
     return Ground(
         cell=cell,
@@ -56,6 +58,8 @@ def prepare(workshop: Workshop, cell: Cell, forget: list[int], policy: Policy) -
         targets=targets,
         judges=judges,
         original=original,
+        ledger=ledger,
+        ledger_took=ledger_took,
         retrain=partial(retrain, RETRAIN_SEED + cell.seed),
         other_seed=partial(retrain, OTHER_SEED + cell.seed),
         before=_measure(workshop, parts, judges, policy, original.tensors),
@@ -83,6 +87,8 @@ class Ground:
     targets: Tensor | None
     judges: Judges | None
     original: Kept
+    ledger: GradientSum
+    ledger_took: Took
     retrain: Callable[[], Kept]
     other_seed: Callable[[], Kept]
     before: Measurement
@@ -109,7 +115,7 @@ class Ground:
             return Unlearned(kept.tensors, "exact", {}), kept.took
         unlearn = arms.BASELINES.get(method) or method_for(*arms.PRODUCT[method]).unlearn
         parts = self.parts
-        context = self.workshop.context_for(self.cell.seed, self.targets)
+        context = self.workshop.context_for(self.cell.seed, self.targets, self.ledger)
         model = self.workshop.load(self.original.tensors)
         return timed(lambda: unlearn(model, parts.forget, parts.retain, parts.validation, context))
 
@@ -150,6 +156,7 @@ class Ground:
             method,
             forgotten=len(self.parts.forget),
             references_seconds=expectations.took.seconds if expectations else 0.0,
+            ledger_seconds=self.ledger_took.seconds,
         )
 
 

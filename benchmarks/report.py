@@ -26,8 +26,8 @@ same records and is held against a *retrain* without them.
   The *calibrated* one takes each record's own difficulty away, as models that never saw it (the
   judges) know it. **TPR**: of the calibrated attack, at 1 % false positives.
 - **time**: processor time over that of the retrain of the same cell. References, which give targets
-  and judges, are trained once for a model and stand apart from it. IAU's time includes a pass over
-  the retained data, which the service's gradient ledger saves.
+  and judges, are trained once for a model; IAU's gradient ledger is summed up once for a version.
+  Both stand apart from it.
 - **verdict**: the service's own verification, at a policy's default bounds. *Ladder* is the default
   policy: its methods in turn until one passes, the time of all of them included.
 - *Class* deletes one whole class. Then never-seen records of it stay in the holdout, so that TA
@@ -63,10 +63,11 @@ def section(dataset: str, shown: Sequence[Line]) -> Iterator[str]:
     """Yield what the page says of one data set."""
     described = DATASETS[dataset]
     references = max(row.references_seconds for line in shown for row in line.rows)
+    ledger = max(row.ledger_seconds for line in shown for row in line.rows)
     yield f"## {described.title}\n"
     yield (
         f"{described.setup.records:,} training records, {described.setup.epochs} epochs; "
-        f"the references took {references:.0f} s.\n"
+        f"the references took {references:.0f} s, a gradient ledger {ledger:.1f} s.\n"
     )
     for (deletion, share), table in groupby(shown, key=lambda line: (line.deletion, line.share)):
         of_deletion = list(table)

@@ -68,6 +68,8 @@ class Row:
     """Processor time over that of the retrain of the same cell."""
     references_seconds: float = 0.0
     """To train the references, once for a model: in no other time here."""
+    ledger_seconds: float = 0.0
+    """To sum up the original's gradients, once for a version: in no other time here."""
     verdict: str = "failed"
     failed_checks: list[str] = field(default_factory=list)
     """Of the verdict, inconclusive ones included."""

@@ -12,13 +12,18 @@ from torch.utils.data import Subset
 
 from benchmarks.cache import Cache, Kept, digest_of_indices
 from benchmarks.expectations import Expectations
+from benchmarks.timing import Took
 from lethe.policy import MethodOptions
 from lethe.recipe import MapDataset, Recipe
 from workers.data import halve
 from workers.unlearning.contract import Context
+from workers.unlearning.gradients import gradient_sum
+from workers.unlearning.ledger import GradientSum
 from workers.unlearning.method import method_for
 
 State = Mapping[str, Tensor]
+
+LOSS = "(loss)"  # beside tensors that are named like parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,24 @@ class Workshop:
 
         return self._kept(make, records=digest_of_indices(retain), seed=seed)
 
-    def context_for(self, seed: int, targets: Tensor | None = None) -> Context:
+    def ledger(self, seed: int) -> tuple[GradientSum, Took]:
+        """Return the gradient sum of the original over everything, and the time it took."""
+        data = self.recipe.training_data()
+
+        def make() -> State:
+            model = self.load(self.original(seed).tensors)
+            total = gradient_sum(model, data, self.context_for(seed), lambda _: None)
+            return {**total.gradient, LOSS: torch.tensor(total.loss, dtype=torch.float64)}
+
+        kept = self._kept(make, kind="ledger", records="all", seed=seed)
+        gradient = {name: tensor for name, tensor in kept.tensors.items() if name != LOSS}
+        return GradientSum(len(data), float(kept.tensors[LOSS]), gradient), kept.took
+
+    def context_for(
+        self, seed: int, targets: Tensor | None = None, ledger: GradientSum | None = None
+    ) -> Context:
         """Return the context of one method's run."""
-        return replace(self.context, seed=seed, targets=targets)
+        return replace(self.context, seed=seed, targets=targets, ledger=ledger)
 
     def load(self, state: State) -> nn.Module:
         """Return the recipe's model with these weights, in eval mode."""
@@ -72,8 +92,10 @@ class Workshop:
         model.load_state_dict(state)
         return model.to(self.context.device).eval()
 
-    def _kept(self, make: Callable[[], State], records: str, seed: int) -> Kept:
-        named = partial(self.cache.get, kind="model", dataset=self.dataset)
+    def _kept(
+        self, make: Callable[[], State], records: str, seed: int, kind: str = "model"
+    ) -> Kept:
+        named = partial(self.cache.get, kind=kind, dataset=self.dataset)
         return named(make, configuration=self.configuration, records=records, seed=seed)
 
 
