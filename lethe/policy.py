@@ -64,7 +64,8 @@ class NablaTauOptions(_Options):
     alpha_start: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
         description="α₀; null for (5/3)·|D_f|/|D|, at most 1, falling from epoch to epoch, with "
-        "`validation`; with `per_sample`, for a constant one half where the batches are alike.",
+        "`validation`; with `per_sample`, for a constant that grows with the share to forget, one "
+        "half at about a twentieth.",
     )
     refresh_epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
     network_mode: Literal["eval", "train"] = "eval"

@@ -80,12 +80,12 @@ class NablaTau:
         L = \alpha \, \frac{1}{B} \sum_i \mathrm{ReLU}(\tau_i - \ell_i)
           + (1 - \alpha) \, L_r
 
-    without the square, with which a few records of very high targets move everything. α stays as
-    it is, √b_f / (√b_f + √b_r) for batches of b_f and b_r records; E is what makes three quarters
-    of a pass over the retain set, or 30 steps if that is more, and at most 15; that pass is never
-    cut short; the learning rate falls to nothing, step by step. All else is as above. ``auto``
-    takes ``per_sample`` where the context knows the target of at least one record, and
-    ``validation`` elsewhere.
+    without the square, with which a few records of very high targets move everything. S steps, each
+    with b_r retained records, are three quarters of a pass over the retain set, or 30 if that is
+    more; E is what makes S steps, at most 15; that pass is never cut short. α stays as it is,
+    w / (1 + w) with w² = 15·|D_f| / (S·b_r). The learning rate falls to nothing, step by step. All
+    else is as above. ``auto`` takes ``per_sample`` where the context knows the target of at least
+    one record, and ``validation`` elsewhere.
 
     ``network_mode`` is eval in the authors' two CIFAR notebooks, and train in the one that varies
     split and α and in the one for text.

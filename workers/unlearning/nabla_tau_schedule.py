@@ -86,8 +86,10 @@ def _per_sample(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
         epochs = max(1, min(PASSES, math.ceil(steps / math.ceil(forget / forget_batch))))
     alpha = options.alpha_start
     if alpha is None:
-        # The mean over a larger batch weighs each of its records less.
-        weight = math.sqrt(forget_batch / retain_batch)
+        # The mean over a batch weighs each record the less the larger it is; the root of the batch
+        # that all visits in these steps would need makes up for that, and keeps a batch of few
+        # records from pulling each of them much harder than many do.
+        weight = math.sqrt(PASSES * forget / (steps * retain_batch))
         alpha = weight / (1 + weight)
     return Schedule(
         epochs=epochs,
