@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
+from app import queue
 from app.db import transaction
 from app.deletions import planner
 from app.derived import leasing
@@ -204,3 +205,26 @@ def test_references_serve_methods_and_verdicts_until_an_exact_version_has_its_ow
     (again,) = waiting(ReferenceSet)
     assert again != set_id
     assert rows(set_id) == 0
+
+
+def test_what_is_kept_beside_the_weights_is_asked_for_as_soon_as_it_can_be(
+    serve: Callable[..., UUID], job_for: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers import tasks  # makes the Celery application, which needs the settings
+
+    asked: list[tuple[str, Any]] = []
+    monkeypatch.setattr(queue, "nudge", lambda task, id_=None: asked.append((task, id_)))
+    serve(Policy(batching=NOW, ladder=("iau", "retrain"), references=References(count=4)))
+    (set_id,), (ledger_id,) = waiting(ReferenceSet), waiting(GradientLedger)
+    assert asked == [(queue.REFRESH_LEDGER, ledger_id), (queue.MAKE_REFERENCE, set_id)]
+    asked.clear()
+    for _ in range(4):
+        tasks.make_reference(str(set_id))
+    # Each asks for the next one, so that jobs may go between them; the last has nothing to ask for.
+    assert asked == [(queue.MAKE_REFERENCE, set_id)] * 3
+    tasks.refresh_ledger(str(ledger_id))
+    assert waiting(GradientLedger) == []
+    job_id = job_for("person-1", "person-2")
+    asked.clear()
+    tasks.run_job(str(job_id))
+    assert (queue.REFRESH_LEDGER, waiting(GradientLedger)[0]) in asked

@@ -60,13 +60,17 @@ def drift(client: TestClient, recipe: Any) -> Callable[[int], float]:
     """How far the current version lies from a retrain without the first so many records."""
 
     def measure(forgotten: int) -> float:
-        digest = client.get("/v1/models/tiny/current").json()["digest"]
-        path = ArtifactStore(settings().artifacts_folder).find(digest)
-        assert path is not None
-        state = load_state(path, digest)
-        return distance(retrained(recipe, forgotten), state, ["weight", "bias"]).relative
+        return distance(retrained(recipe, forgotten), state(client), ["weight", "bias"]).relative
 
     return measure
+
+
+def state(client: TestClient) -> dict[str, Tensor]:
+    """Return the current version's weights, from the store."""
+    digest = client.get("/v1/models/tiny/current").json()["digest"]
+    path = ArtifactStore(settings().artifacts_folder).find(digest)
+    assert path is not None
+    return load_state(path, digest)
 
 
 def work() -> list[UUID]:
@@ -90,7 +94,8 @@ def test_debt_grows_batch_by_batch_and_a_retrain_pays_it_at_the_bound(
 ) -> None:
     serve(POLICY)
     work()
-    owed, drifts, rebases = 0, [], 0
+    owed, way, drifts, rebases = 0, 0.0, [], 0
+    before = state(client)
     for batch in range(BATCHES):
         names = [f"person-{batch * SAMPLES + index}" for index in range(SAMPLES)]
         asked = client.post("/v1/deletion-requests", json={"sample_ids": names})
@@ -109,6 +114,9 @@ def test_debt_grows_batch_by_batch_and_a_retrain_pays_it_at_the_bound(
         drifts.append(drift((batch + 1) * SAMPLES))
         debt = client.get("/v1/models/tiny").json()["debt"]
         assert debt["samples"] == owed
+        way += distance(before, after := state(client), ["weight", "bias"]).relative
+        assert debt["drift"] == pytest.approx(way)
+        before = after
         assert debt["share"] <= BOUND + SAMPLES / 120
         assert drifts[-1] > 1e-4
         if debt["share"] > BOUND:
@@ -121,7 +129,7 @@ def test_debt_grows_batch_by_batch_and_a_retrain_pays_it_at_the_bound(
             )
             # Nothing of the twenty batches is left in weights that equal a plain retrain's.
             assert drift((batch + 1) * SAMPLES) == 0
-            owed, rebases = 0, rebases + 1
+            owed, way, rebases, before = 0, 0.0, rebases + 1, state(client)
     assert rebases == BATCHES * SAMPLES // 15
     assert work() == []
     assert torch.tensor(drifts).isfinite().all()
