@@ -16,7 +16,8 @@ INTRODUCTION = """\
 
 Written by `python -m benchmarks.forgetting --report docs/forgetting.md`; the same command with the
 same rows writes the same page. Each method starts from the same over-fitted *original*, deletes the
-same records and is held against a *retrain* without them.
+same records and is held against a *retrain* without them. The page shows the rows that were
+computed, which need not be the whole grid.
 
 - **RA**, **UA**, **TA**: accuracy on retained, on deleted, and on never-seen data (the judging half
   of the holdout). **gap**: mean |difference from the retrain| of the three, ± its standard

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from app.privacy import digest_sample_id
+from app.privacy import digest_sample_id, key_id
+from app.settings import settings
 from lethe.recipe import MapDataset, Recipe
 from workers.recipes import data_fingerprint
 
@@ -41,6 +42,37 @@ def sample_digests(recipe: Recipe, id_key: bytes) -> list[bytes]:
     return [digest_sample_id(id_key, sample_id) for sample_id in recipe.sample_ids()]
 
 
+def id_key_of(id_key_id: str) -> bytes:
+    """Return this worker's key of sample digests, if a model was registered under that one.
+
+    Raises:
+        DataChanged: it is another one, so that no stored digest could be matched.
+
+    """
+    id_key = settings().required_id_key()
+    if key_id(id_key) != id_key_id:
+        raise DataChanged(
+            f"the model was registered under {id_key_id} and LETHE_ID_KEY is {key_id(id_key)}"
+        )
+    return id_key
+
+
+def registered_digests(recipe: Recipe, id_key: bytes, fingerprint: str) -> list[bytes]:
+    """Return ``sample_digests``, if they are those that a model was registered with.
+
+    Raises:
+        DataChanged: the recipe has other samples, or another order, than at registration.
+
+    """
+    digests = sample_digests(recipe, id_key)
+    if data_fingerprint(digests) != fingerprint:
+        raise DataChanged(
+            "the recipe's sample IDs or their order changed since the model was registered; "
+            "restore them, or register the model anew"
+        )
+    return digests
+
+
 def split(
     recipe: Recipe,
     id_key: bytes,
@@ -54,12 +86,7 @@ def split(
         DataChanged: the recipe has other samples, or another order, than at registration.
 
     """
-    digests = sample_digests(recipe, id_key)
-    if data_fingerprint(digests) != fingerprint:
-        raise DataChanged(
-            "the recipe's sample IDs or their order changed since the model was registered; "
-            "restore them, or register the model anew"
-        )
+    digests = registered_digests(recipe, id_key, fingerprint)
     data = recipe.training_data()
     gone = forget | forgotten
     to_forget = [index for index, digest in enumerate(digests) if digest in forget]

@@ -17,12 +17,11 @@ from app.db import transaction
 from app.derived import ledgers
 from app.derived.ledgers import Kept, ToCompute, retained_fingerprint
 from app.errors import LeaseLost, StorageFailed
-from app.privacy import key_id
 from app.settings import settings
 from lethe.recipe import Recipe
 from workers import failures
 from workers.artifacts import Corrupted, digest_of, dump_state, load_state
-from workers.data import DataChanged, split
+from workers.data import id_key_of, split
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
 from workers.recipes import find_recipe, recipe_fingerprint
@@ -168,12 +167,7 @@ def _load_weights(to_compute: ToCompute, store: ArtifactStore) -> dict[str, Tens
 def _sum(
     to_compute: ToCompute, recipe: Recipe, weights: dict[str, Tensor], heartbeat: Heartbeat
 ) -> GradientSum:
-    id_key = settings().required_id_key()
-    if key_id(id_key) != to_compute.id_key_id:
-        raise DataChanged(
-            f"the model was registered under {to_compute.id_key_id} "
-            f"and LETHE_ID_KEY is {key_id(id_key)}"
-        )
+    id_key = id_key_of(to_compute.id_key_id)
     data = split(
         recipe, id_key, to_compute.data_fingerprint, frozenset(), to_compute.forgotten
     ).retain

@@ -17,15 +17,14 @@ from app.derived import reference_losses, references
 from app.derived.reference_losses import Losses, Moments
 from app.derived.references import ToMake
 from app.errors import LeaseLost
-from app.privacy import key_id
 from app.settings import settings
-from lethe.recipe import CannotTrain, Recipe
+from lethe.recipe import CannotTrain
 from workers import failures
 from workers.artifacts import digest_of, dump_state
-from workers.data import DataChanged, sample_digests
+from workers.data import id_key_of, registered_digests
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
-from workers.recipes import data_fingerprint, find_recipe
+from workers.recipes import find_recipe
 from workers.unlearning.contract import Context
 from workers.unlearning.errors import Cancelled, UnlearningError
 from workers.unlearning.references import (
@@ -106,7 +105,8 @@ def expected_for(
 def _make(to_make: ToMake, heartbeat: Heartbeat) -> bool:
     started = time.monotonic()
     recipe = find_recipe(to_make.recipe)
-    digests = _digests(to_make, recipe)
+    id_key = id_key_of(to_make.id_key_id)
+    digests = registered_digests(recipe, id_key, to_make.data_fingerprint)
     context = Context(
         recipe=recipe,
         seed=to_make.seed,
@@ -142,22 +142,6 @@ def _make(to_make: ToMake, heartbeat: Heartbeat) -> bool:
         seconds=losses.seconds,
     )
     return wants_more
-
-
-def _digests(to_make: ToMake, recipe: Recipe) -> list[bytes]:
-    id_key = settings().required_id_key()
-    if key_id(id_key) != to_make.id_key_id:
-        raise DataChanged(
-            f"the model was registered under {to_make.id_key_id} and LETHE_ID_KEY is "
-            f"{key_id(id_key)}"
-        )
-    digests = sample_digests(recipe, id_key)
-    if data_fingerprint(digests) != to_make.data_fingerprint:
-        raise DataChanged(
-            "the recipe's sample IDs or their order changed since the model was registered; "
-            "restore them, or register the model anew"
-        )
-    return digests
 
 
 def _give_up(to_make: ToMake, error: Exception) -> None:

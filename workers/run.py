@@ -18,11 +18,10 @@ from app.jobs import leases, outcome, publication
 from app.jobs.leases import Job
 from app.jobs.outcome import Attempted
 from app.jobs.publication import NewVersion
-from app.privacy import key_id
 from app.settings import settings
 from workers import failures
 from workers.artifacts import dump_state
-from workers.data import DataChanged
+from workers.data import id_key_of
 from workers.derived import nudge_derived
 from workers.heartbeat import Heartbeat
 from workers.ladder import Climbed, climb
@@ -55,11 +54,7 @@ def run(job_id: UUID) -> None:
 
 
 def _run(job: Job, heartbeat: Heartbeat) -> None:
-    id_key = settings().required_id_key()
-    if key_id(id_key) != job.id_key_id:
-        raise DataChanged(
-            f"the model was registered under {job.id_key_id} and LETHE_ID_KEY is {key_id(id_key)}"
-        )
+    id_key = id_key_of(job.id_key_id)
     store = ArtifactStore(settings().artifacts_folder)
     climbed = climb(job, id_key, store, heartbeat, lambda rung: _record(job, rung))
     if climbed.state is None:
