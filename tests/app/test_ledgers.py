@@ -1,115 +1,41 @@
-"""Whose turn a gradient ledger is, what it is valid for, and that its file goes with it."""
+"""Whose turn a gradient ledger is, and what it is valid for."""
 
 import hashlib
 from collections.abc import Callable
-from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import select
 
 from app import lifecycle
 from app.db import transaction
 from app.deletions import planner
-from app.derived import leasing, ledgers
-from app.derived.ledgers import Kept, ToCompute, retained_fingerprint
+from app.derived import ledgers
+from app.derived.ledgers import Kept, retained_fingerprint
 from app.errors import LeaseLost
 from app.jobs import leases, publication
 from app.jobs.publication import NewVersion
-from app.tables import AuditEntry, GradientLedger, ModelVersion, RegisteredModel
-from lethe.policy import Batching, Policy, References
-
-LEASE = timedelta(seconds=60)
-# No method of the ladder wants a ledger, so that each one here is the test's own.
-POLICY = Policy(
-    batching=Batching(max_wait=timedelta(0)), ladder=("retrain",), references=References(count=0)
+from app.tables import ModelVersion, RegisteredModel
+from tests.app.gradient_ledgers import (
+    DATA,
+    FILE,
+    LEASE,
+    OTHER_FILE,
+    POLICY,
+    RECIPE,
+    announce,
+    begin,
+    claim,
+    compute,
+    die,
+    events,
+    finish,
+    found,
+    row,
+    void,
+    waiting,
 )
-FILE = "sha256:" + "f" * 64
-OTHER_FILE = "sha256:" + "e" * 64
-DATA = "sha256:" + "d" * 64
-RECIPE = "sha256:" + "c" * 64
-
-
-def begin(model_id: UUID) -> UUID:
-    with transaction() as session:
-        version_id = session.get_one(RegisteredModel, model_id).current_version_id
-        assert version_id is not None
-        return ledgers.begin(session, model_id, version_id).id
-
-
-def claim(ledger_id: UUID) -> ToCompute:
-    with transaction() as session:
-        claimed = ledgers.claim(session, ledger_id, LEASE)
-    assert claimed is not None
-    return claimed
-
-
-def announce(claimed: ToCompute, digest: str = FILE) -> list[str]:
-    deleted: list[str] = []
-    with transaction() as session:
-        ledgers.announce(session, claimed, digest, deleted.append)
-    return deleted
-
-
-def finish(claimed: ToCompute, digest: str = FILE) -> None:
-    with transaction() as session:
-        ledgers.finish(session, claimed, digest, 4, RECIPE, DATA, 1.5)
-
-
-def compute(model_id: UUID, digest: str = FILE) -> ToCompute:
-    claimed = claim(begin(model_id))
-    finish(claimed, digest)
-    return claimed
-
-
-def void(claimed: ToCompute) -> None:
-    with transaction() as session:
-        assert ledgers.void(session, claimed.version_id, "test") is not None
-
-
-def die() -> None:
-    """Let every lease run out, as those of dead workers do."""
-    with transaction() as session:
-        session.execute(
-            update(GradientLedger).values(lease_expires_at=text("now() - interval '1 second'"))
-        )
-
-
-def row(ledger_id: UUID) -> GradientLedger:
-    with transaction() as session:
-        return session.get_one(GradientLedger, ledger_id)
-
-
-def found(claimed: ToCompute) -> Kept | None:
-    with transaction() as session:
-        return ledgers.find(session, claimed.version_id)
-
-
-def waiting() -> list[UUID]:
-    with transaction() as session:
-        return leasing.waiting(session, GradientLedger)
-
-
-def void_files() -> list[tuple[UUID, str]]:
-    with transaction() as session:
-        return ledgers.void_files(session)
-
-
-def remove(ledger_id: UUID) -> list[str]:
-    """Remove a ledger's file and return what was deleted."""
-    deleted: list[str] = []
-    with transaction() as session:
-        told = ledgers.remove_file(session, ledger_id, deleted.append)
-    assert told == bool(deleted)
-    return deleted
-
-
-def events(subject: UUID) -> list[str]:
-    with transaction() as session:
-        statement = select(AuditEntry.event).where(AuditEntry.subject == subject)
-        return list(session.scalars(statement.order_by(AuditEntry.id)))
 
 
 @pytest.fixture
@@ -267,108 +193,3 @@ def test_a_fingerprint_of_retained_data_changes_with_every_forgotten_sample() ->
     assert retained_fingerprint(DATA, [two, one]) == retained_fingerprint(DATA, [one, two])
     expected = b"lethe retained data\0" + DATA.encode() + b"\0" + min(one, two) + max(one, two)
     assert prints[3] == "sha256:" + hashlib.sha256(expected).hexdigest()
-
-
-def test_the_file_of_a_void_ledger_is_removed_once_and_the_log_says_so(model_id: UUID) -> None:
-    claimed = compute(model_id)
-    ledger_id = claimed.claim.id
-    assert (void_files(), remove(ledger_id)) == ([], [])  # it is in use
-    assert found(claimed) is not None
-    void(claimed)
-    assert void_files() == [(ledger_id, FILE)]
-    assert "ledger.removed" not in events(ledger_id)
-    assert remove(ledger_id) == [FILE]
-    assert (void_files(), remove(ledger_id)) == ([], [])
-    assert events(ledger_id).count("ledger.removed") == 1
-    with transaction() as session:
-        payload = session.scalars(
-            select(AuditEntry.payload).where(AuditEntry.event == "ledger.removed")
-        ).one()
-    assert FILE in payload
-    assert str(claimed.version_id) in payload
-
-
-def test_a_file_that_cannot_be_deleted_is_tried_again(model_id: UUID) -> None:
-    claimed = claim(begin(model_id))
-    announce(claimed)  # it may be there, though nobody ever said that it is ready
-    void(claimed)
-
-    def fail(digest: str) -> None:
-        raise OSError(5, "Input/output error")
-
-    with pytest.raises(OSError, match="Input/output"), transaction() as session:
-        ledgers.remove_file(session, claimed.claim.id, fail)
-    assert "ledger.removed" not in events(claimed.claim.id)
-    assert void_files() == [(claimed.claim.id, FILE)]
-    assert remove(claimed.claim.id) == [FILE]
-
-
-def test_bytes_that_anything_else_needs_stay(
-    model_id: UUID, ready: Callable[..., UUID], register: Callable[..., UUID]
-) -> None:
-    claimed = compute(model_id)
-    void(claimed)
-    ledger_id = claimed.claim.id
-    other_id = ready("other", ["x"], POLICY)
-    other = claim(begin(other_id))
-    assert void_files() == [(ledger_id, FILE)]
-    announce(other)
-    assert (void_files(), remove(ledger_id)) == ([], [])
-    finish(other)
-    assert (void_files(), remove(ledger_id)) == ([], [])
-    void(other)
-    assert len(void_files()) == 2
-    version = update(ModelVersion).where(ModelVersion.model_id == other_id)
-    with transaction() as session:
-        session.execute(version.values(digest=FILE))
-    assert (void_files(), remove(ledger_id)) == ([], [])
-    unchecked_id = register("unchecked")
-    with transaction() as session:
-        session.execute(version.values(digest=OTHER_FILE))
-        session.get_one(RegisteredModel, unchecked_id).checkpoint_digest = FILE
-    assert (void_files(), remove(ledger_id)) == ([], [])
-    assert row(ledger_id).digest == FILE
-
-
-def test_bytes_that_void_ledgers_share_are_gone_for_each_of_them(
-    model_id: UUID, ready: Callable[..., UUID]
-) -> None:
-    both = [compute(model_id), compute(ready("other", ["x"], POLICY))]
-    for each in both:
-        void(each)
-    assert {id_ for id_, _ in void_files()} == {each.claim.id for each in both}
-    for each in both:
-        assert remove(each.claim.id) == [FILE]  # the second time it is not there any more
-        assert events(each.claim.id)[-1] == "ledger.removed"
-
-
-def test_what_a_dead_worker_left_is_deleted_unless_it_is_the_same_file(model_id: UUID) -> None:
-    ledger_id = begin(model_id)
-    assert announce(claim(ledger_id)) == []
-    die()
-    assert announce(claim(ledger_id)) == []
-    die()
-    assert announce(claim(ledger_id), OTHER_FILE) == [FILE]
-    assert row(ledger_id).digest == OTHER_FILE
-    assert events(ledger_id).count("ledger.removed") == 1
-
-
-def test_a_file_that_is_being_removed_is_not_announced_meanwhile(
-    model_id: UUID, ready: Callable[..., UUID]
-) -> None:
-    claimed = compute(model_id)
-    void(claimed)
-    other = claim(begin(ready("other", ["x"], POLICY)))
-
-    def impatient(digest: str) -> None:
-        with transaction() as session:
-            session.execute(text("SET LOCAL lock_timeout = '50ms'"))
-            ledgers.announce(session, other, digest, pytest.fail)
-
-    def meanwhile(digest: str) -> None:
-        with pytest.raises(OperationalError, match="lock timeout"):
-            impatient(digest)
-
-    with transaction() as session:
-        assert ledgers.remove_file(session, claimed.claim.id, meanwhile)
-    announce(other)

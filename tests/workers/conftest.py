@@ -15,10 +15,13 @@ from torch.utils.data import TensorDataset
 from app.artifacts import ArtifactStore
 from app.db import transaction
 from app.deletions import planner
+from app.derived import references as derived_references
 from app.registry import service as registry
 from app.settings import settings
+from app.tables import RegisteredModel
 from lethe.policy import Batching, Policy, References
 from lethe.recipe import MapDataset, Recipe
+from tests.workers.reference_sets import PLANNED, SEED, Trainings
 from workers import check, ground, ledgers, references
 from workers.artifacts import dump_state
 
@@ -114,5 +117,36 @@ def job_for(client: TestClient) -> Callable[..., UUID]:
             jobs = planner.plan(session)
         assert len(jobs) == 1
         return jobs[0]
+
+    return make
+
+
+@pytest.fixture
+def trainings(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    noted, train = Trainings(), recipe.train
+
+    def spy(model: nn.Module, dataset: Any, seed: int) -> None:
+        noted.seen.append(list(dataset.indices))
+        train(model, dataset, seed)
+        noted.states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
+
+    monkeypatch.setattr(recipe, "train", spy)
+    return noted
+
+
+@pytest.fixture
+def plan(serve: Callable[..., UUID]) -> Callable[..., UUID]:
+    """Plan references for the tiny recipe's model, which is registered once; returns their set."""
+    served: list[UUID] = []
+
+    def make(count: int = PLANNED) -> UUID:
+        served.extend([] if served else [serve()])
+        with transaction() as session:
+            derived_references.discard(session, served[0], "a test wants new ones")
+            version_id = session.get_one(RegisteredModel, served[0]).current_version_id
+            assert version_id is not None
+            begun = derived_references.begin(session, served[0], version_id, count, SEED)
+        assert begun is not None
+        return begun.id
 
     return make

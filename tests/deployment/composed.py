@@ -1,0 +1,44 @@
+"""The compose file as Docker Compose reads it, with made-up secrets."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedded.commands import API, API_KEY, ID_KEY, MIGRATIONS, SCHEDULER, WORKER
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PROGRAMS = {"api": API, "worker": WORKER, "scheduler": SCHEDULER, "migrate": MIGRATIONS}
+SECRETS = {
+    name: character * 64
+    for name, character in zip(
+        ("POSTGRES_PASSWORD", "BROKER_PASSWORD", API_KEY, ID_KEY), "abcd", strict=True
+    )
+}
+
+
+def compose(
+    *arguments: str, environment: Mapping[str, str] = SECRETS
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(BIN / "docker-compose", "--file", ROOT / "docker-compose.yml"),
+            *("--env-file", os.devnull),  # not the developer's own .env
+            *("config", *arguments),
+        ],
+        env={"PATH": os.environ["PATH"], "HOME": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def stop_grace_seconds(service: Mapping[str, str]) -> int:
+    minutes, seconds = re.fullmatch(
+        r"(?:(\d+)m)?(?:(\d+)s)?", service["stop_grace_period"]
+    ).groups()
+    return 60 * int(minutes or 0) + int(seconds or 0)

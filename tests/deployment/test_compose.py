@@ -1,0 +1,108 @@
+"""The compose file, checked without an engine."""
+
+import json
+import re
+
+import pytest
+
+from app.settings import Settings
+from embedded.commands import API_KEY, ID_KEY, Program
+from tests.deployment.composed import PROGRAMS, ROOT, SECRETS, compose, stop_grace_seconds
+
+
+def test_compose_accepts_the_file_once_all_secrets_are_given() -> None:
+    result = compose("--quiet")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("value", [None, ""])
+def test_compose_refuses_to_start_without_a_secret(secret: str, value: str | None) -> None:
+    given = {name: text for name, text in SECRETS.items() if name != secret}
+    result = compose("--quiet", environment=given if value is None else {**given, secret: value})
+    assert result.returncode != 0
+    assert secret in result.stderr
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compose_runs_the_commands_of_the_embedded_service(
+    name: str, services: dict[str, dict]
+) -> None:
+    filled = [part.format(host="0.0.0.0", port=8000) for part in PROGRAMS[name].command]  # noqa: S104
+    assert services[name]["command"] == filled
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_service_gets_at_least_what_the_embedded_one_gets(
+    name: str, services: dict[str, dict]
+) -> None:
+    program: Program = PROGRAMS[name]
+    assert program.environment.items() <= services[name]["environment"].items()
+    assert stop_grace_seconds(services[name]) >= program.grace_seconds
+
+
+def test_each_key_goes_to_the_services_that_need_it_and_to_no_other(
+    services: dict[str, dict],
+) -> None:
+    everything = {name: json.dumps(service) for name, service in services.items()}
+    for key in (API_KEY, ID_KEY):
+        needing = {name for name, program in PROGRAMS.items() if key in program.secrets}
+        assert {name for name, text in everything.items() if SECRETS[key] in text} == needing
+        assert {name for name, text in everything.items() if key in text} == needing
+    # The database's own password gives all that a key of the service could; the broker has none.
+    assert SECRETS["POSTGRES_PASSWORD"] not in everything["broker"]
+    assert SECRETS["BROKER_PASSWORD"] not in everything["postgres"]
+
+
+def test_no_secret_stands_in_an_argument_or_goes_into_a_build(services: dict[str, dict]) -> None:
+    for service in services.values():
+        shown = json.dumps([service.get("command"), service.get("build"), service["image"]])
+        assert not any(secret in shown for secret in SECRETS.values())
+
+
+def test_the_secrets_of_this_test_are_ones_that_the_settings_accept() -> None:
+    urls = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
+    assert Settings(**urls, api_key=SECRETS[API_KEY], id_key=SECRETS[ID_KEY])
+
+
+def test_only_the_api_is_published_and_only_on_this_machine(services: dict[str, dict]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert {name: [port["host_ip"] for port in each] for name, each in ports.items()} == {
+        "api": ["127.0.0.1"]
+    }
+
+
+def test_every_service_runs_with_the_least_rights(services: dict[str, dict]) -> None:
+    for service in services.values():
+        assert service["read_only"]
+        assert service["init"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "privileged" not in service
+
+
+def test_every_setting_can_be_set_through_compose(services: dict[str, dict]) -> None:
+    reachable = {
+        name.removeprefix("LETHE_").lower()
+        for service in services.values()
+        for name in service["environment"]
+        if name.startswith("LETHE_")
+    }
+    # The embedded mode is for one command on one machine, never for compose.
+    assert reachable == set(Settings.model_fields) - {"mode"}
+
+
+def test_docs_list_every_setting_with_its_default() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text()
+    rows = re.findall(r"^\| `LETHE_(\w+)` \|[^|]+\| ([^|]+?) \|$", text, flags=re.MULTILINE)
+    documented = {name.lower(): default.strip("`") for name, default in rows}
+    assert len(rows) == len(documented)
+    assert set(documented) == set(Settings.model_fields)
+    needed = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
+    for name, field in Settings.model_fields.items():
+        if field.is_required():
+            assert documented[name] == "required"
+        elif field.default is None:
+            assert documented[name] == "not set"
+        else:
+            assert getattr(Settings(**needed, **{name: documented[name]}), name) == field.default
