@@ -34,6 +34,8 @@ POLICY = {
     "ladder": ["iau", "retrain"],
     "bounds": {"leak_margin": 0.3, "utility_budget": 0.3, "leak_left": 1.0},
     "references": {"count": 4},
+    # Versions are counted here; a retrain in between would be one more.
+    "debt": {"max_share": 1.0},
 }
 # Stands in a field that is stored as it is: shows that the search below finds what is there.
 PLANTED = "PLANTED-reference"
