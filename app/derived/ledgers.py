@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session, aliased
 from app import lifecycle
 from app.audit import ledger as audit
 from app.db import lock, now
-from app.derived import leasing
+from app.derived import leasing, manifest
 from app.errors import IllegalMove
 from app.statuses import LedgerStatus, VersionStatus
-from app.tables import GradientLedger, ManifestEntry, ModelVersion, RegisteredModel
+from app.tables import GradientLedger, ModelVersion, RegisteredModel
 
 # A ledger that has one of these may have its file in the store, and needs it.
 IN_USE = (LedgerStatus.COMPUTING, LedgerStatus.READY)
@@ -85,9 +85,6 @@ def claim(session: Session, ledger_id: UUID, lease: timedelta) -> ToCompute | No
     model = session.get_one(RegisteredModel, row.model_id)
     if model.data_fingerprint is None or model.id_key_id is None:
         raise RuntimeError(f"model {model.id} has a ledger and was never checked")
-    forgotten = select(ManifestEntry.sample_digest).where(
-        ManifestEntry.model_id == model.id, ManifestEntry.forgotten_by_job_id.is_not(None)
-    )
     return ToCompute(
         claim=claimed,
         model_id=model.id,
@@ -96,7 +93,7 @@ def claim(session: Session, ledger_id: UUID, lease: timedelta) -> ToCompute | No
         weights_digest=version.digest,
         data_fingerprint=model.data_fingerprint,
         id_key_id=model.id_key_id,
-        forgotten=frozenset(session.scalars(forgotten)),
+        forgotten=frozenset(session.scalars(manifest.forgotten(model.id))),
     )
 
 

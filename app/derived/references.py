@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from app import lifecycle
 from app.audit import ledger
 from app.db import lock, now
-from app.derived import leasing, reference_losses
+from app.derived import leasing, manifest, reference_losses
 from app.derived.reference_losses import Losses
 from app.errors import IllegalMove
 from app.statuses import ReferenceStatus
-from app.tables import ManifestEntry, ReferenceSet, RegisteredModel
+from app.tables import ReferenceSet, RegisteredModel
 
 # The audit log's canonical JSON holds whole numbers up to this exactly (RFC 8785, 3.2.2.3).
 LARGEST_SEED = 2**53
@@ -94,9 +94,6 @@ def claim(session: Session, set_id: UUID, lease: timedelta) -> ToMake | None:
     model = session.get_one(RegisteredModel, row.model_id)
     if model.data_fingerprint is None or model.id_key_id is None:
         raise RuntimeError(f"model {model.id} has references planned and was never checked")
-    forgotten = select(ManifestEntry.sample_digest).where(
-        ManifestEntry.model_id == model.id, ManifestEntry.forgotten_by_job_id.is_not(None)
-    )
     return ToMake(
         claim=taken,
         model_id=model.id,
@@ -106,7 +103,7 @@ def claim(session: Session, set_id: UUID, lease: timedelta) -> ToMake | None:
         planned=row.planned,
         data_fingerprint=model.data_fingerprint,
         id_key_id=model.id_key_id,
-        forgotten_digests=frozenset(session.scalars(forgotten)),
+        forgotten_digests=frozenset(session.scalars(manifest.forgotten(model.id))),
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from app import lifecycle
-from app.derived import ledgers, references
+from app.derived import ledgers, manifest, references
 from app.errors import IllegalMove, LeaseLost
 from app.statuses import JobStatus
 from app.tables import (
@@ -83,7 +83,7 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
     parent = session.get_one(ModelVersion, row.parent_version_id)
     if model.data_fingerprint is None or model.id_key_id is None:
         raise RuntimeError(f"model {model.id} has a job and was never checked")
-    before = frozenset(session.scalars(_forgotten(model.id)))
+    before = frozenset(session.scalars(manifest.forgotten(model.id)))
     again = frozenset(session.scalars(_owed(parent))) if row.rebase else frozenset()
     return Job(
         id=row.id,
@@ -180,12 +180,6 @@ def _to_forget(job: UnlearningJob) -> Select[bytes]:
     )
 
 
-def _forgotten(model_id: UUID) -> Select[bytes]:
-    return select(ManifestEntry.sample_digest).where(
-        ManifestEntry.model_id == model_id, ManifestEntry.forgotten_by_job_id.is_not(None)
-    )
-
-
 def _owed(parent: ModelVersion) -> Select[bytes]:
     # What was forgotten approximately, by the versions since the last exact one.
     last_exact = (
@@ -196,7 +190,7 @@ def _owed(parent: ModelVersion) -> Select[bytes]:
     since = select(ModelVersion.job_id).where(
         ModelVersion.model_id == parent.model_id, ModelVersion.number > last_exact
     )
-    return _forgotten(parent.model_id).where(ManifestEntry.forgotten_by_job_id.in_(since))
+    return manifest.forgotten(parent.model_id).where(ManifestEntry.forgotten_by_job_id.in_(since))
 
 
 def queued(session: Session) -> list[UUID]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lethe._passes import batches
 from lethe.policy import Guarantee, MethodName
 from lethe.recipe import MapDataset, Recipe
-from workers.unlearning.errors import Cancelled, EmptySet
+from workers.unlearning.errors import Cancelled, EmptySet, NotFinite
 from workers.unlearning.ledger import GradientSum
 
 
@@ -45,6 +45,22 @@ class Context:
         """Raise Cancelled if the caller no longer wants the result."""
         if self.cancelled():
             raise Cancelled
+
+    def known_targets(self, records: int) -> Tensor | None:
+        """Return the targets, (m,), NaN where unknown; None where not one is known.
+
+        Raises:
+            NotFinite: a target is infinite.
+            ValueError: the targets are not one number for each of the forget records.
+
+        """
+        if self.targets is None:
+            return None
+        if self.targets.shape != (records,):
+            raise ValueError("a context's targets are one number for each forget record")
+        if bool(self.targets.isinf().any()):
+            raise NotFinite("the expected loss of a forget record")
+        return None if bool(self.targets.isnan().all()) else self.targets
 
     def batches(self, dataset: MapDataset) -> Iterator[Any]:
         """Yield the dataset once, in order, in the recipe's batches, on the device.

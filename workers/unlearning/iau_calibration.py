@@ -18,7 +18,6 @@ from lethe.recipe import MapDataset
 from workers.unlearning.contract import Context
 from workers.unlearning.errors import NotFinite
 from workers.unlearning.gradients import evaluating, mean_loss, norm, trainable
-from workers.unlearning.nabla_tau_targets import reference_losses
 
 # The first length tried, in ‖θ‖₂; doubled as often as stated it comes to about eight of these, far
 # beyond any step that leaves a model useful.
@@ -94,7 +93,7 @@ def target_for(model: nn.Module, records: int, validation: MapDataset, context: 
         ValueError: the context's targets are not one number for each forget record.
 
     """
-    known = reference_losses(context, records)
+    known = context.known_targets(records)
     if known is not None:
         return _finite(Target(float(known.nanmean()), "references"))
     return _finite(Target(mean_loss(model, validation, context), "validation"))

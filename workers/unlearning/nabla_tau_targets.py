@@ -13,25 +13,7 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from workers.unlearning.contract import Context
-from workers.unlearning.errors import NoReferences, NotFinite
-
-
-def reference_losses(context: Context, records: int) -> Tensor | None:
-    """Return the context's targets, (m,), NaN where unknown; None where not one is known.
-
-    Raises:
-        NotFinite: a target is infinite.
-        ValueError: the context's targets are not one number for each forget record.
-
-    """
-    targets = context.targets
-    if targets is None:
-        return None
-    if targets.shape != (records,):
-        raise ValueError("a context's targets are one number for each forget record")
-    if bool(targets.isinf().any()):
-        raise NotFinite("the expected loss of a forget record")
-    return None if bool(targets.isnan().all()) else targets
+from workers.unlearning.errors import NoReferences
 
 
 def targets_for(
@@ -46,7 +28,7 @@ def targets_for(
     """
     if option == "validation":
         return Targets(None)
-    known = reference_losses(context, records)
+    known = context.known_targets(records)
     if known is None and option == "per_sample":
         raise NoReferences
     return Targets(known)
