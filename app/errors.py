@@ -13,7 +13,8 @@ LetheError
 ├── Gone                          410
 ├── Conflict                      409
 │   ├── NameTaken                 409
-│   └── NoCurrentVersion          409
+│   ├── NoCurrentVersion          409
+│   └── TooLate                   409
 ├── ContentTooLarge               413
 ├── RangeNotSatisfiable           416
 ├── StorageFailed                 507  the artifact store did not take the bytes
@@ -119,6 +120,12 @@ class NoCurrentVersion(Conflict):
     """The model has no published version yet."""
 
     slug, title = "no-current-version", "The model has no current version"
+
+
+class TooLate(Conflict):
+    """A withdrawal that came when nothing was left to withdraw."""
+
+    slug, title = "too-late", "Nothing can be withdrawn any more"
 
 
 class ContentTooLarge(LetheError):

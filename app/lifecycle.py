@@ -87,6 +87,7 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
             RequestStatus.PENDING,
             RequestStatus.COMPLETED,
             RequestStatus.NEEDS_ATTENTION,
+            RequestStatus.CANCELLED,
         },
         RequestStatus.NEEDS_ATTENTION: {
             RequestStatus.PENDING,
@@ -96,7 +97,7 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
         },
         # A model that was still being checked when the request came may turn out to hold samples.
         RequestStatus.NOTHING_FOUND: {RequestStatus.PENDING},
-        RequestStatus.COMPLETED: {RequestStatus.PENDING},
+        RequestStatus.COMPLETED: {RequestStatus.IN_PROGRESS},
         RequestStatus.REJECTED: set(),
         RequestStatus.CANCELLED: set(),
     },
@@ -111,6 +112,7 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
             ErasureStatus.PENDING,
             ErasureStatus.COMPLETED,
             ErasureStatus.NEEDS_ATTENTION,
+            ErasureStatus.CANCELLED,
         },
         ErasureStatus.NEEDS_ATTENTION: {ErasureStatus.PENDING, ErasureStatus.CANCELLED},
         ErasureStatus.COMPLETED: set(),
@@ -118,9 +120,10 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
         ErasureStatus.CANCELLED: set(),
     },
     UnlearningJob: {
-        JobStatus.QUEUED: {JobStatus.RUNNING},
+        JobStatus.QUEUED: {JobStatus.RUNNING, JobStatus.CANCELLED},
         JobStatus.RUNNING: {
-            JobStatus.QUEUED,  # its lease ran out, or a passing error gave it back
+            JobStatus.QUEUED,  # its lease ran out, or it was given back
+            JobStatus.CANCELLED,
             JobStatus.PUBLISHED,
             JobStatus.REFUSED,
             JobStatus.FAILED,
@@ -128,6 +131,7 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
         JobStatus.PUBLISHED: set(),
         JobStatus.REFUSED: set(),
         JobStatus.FAILED: set(),
+        JobStatus.CANCELLED: set(),
     },
     ReferenceSet: {
         ReferenceStatus.BUILDING: {

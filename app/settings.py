@@ -80,13 +80,25 @@ class Settings(BaseSettings):
     # A lease is renewed four times in its life: three renewals may fail before it is lost.
     lease: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
     job_attempts: Annotated[int, Field(ge=1)] = 5
+    # Before the second attempt; doubled for each further one, up to the limit.
+    retry_delay: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=10)
+    retry_delay_limit: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=10)
     job_time_limit: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=24)
 
     # The worker's machine
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     torch_threads: Annotated[int, Field(ge=1)] | None = None
 
+    # See app/crash_points.py; for tests of what a crash leaves behind.
+    crash_folder: Path | None = None
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _crash_on_purpose_only_in_tests(self) -> Self:
+        if self.crash_folder is not None and self.mode != "embedded":
+            raise ValueError("LETHE_CRASH_FOLDER is for tests, in LETHE_MODE=embedded alone")
+        return self
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Self:

@@ -50,6 +50,7 @@ class JobStatus(StrEnum):
     PUBLISHED = "published"
     REFUSED = "refused"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class RungOutcome(StrEnum):

@@ -97,7 +97,17 @@ class Batching(_Options):
         timedelta(days=3), description="Start no later than this before the nearest deadline."
     )
 
-    @field_validator("max_wait", "deadline_headroom")
+    min_spacing: timedelta = Field(
+        timedelta(0),
+        description="Shortest time from one job of the model to the next, deadlines permitting.",
+    )
+    max_splits: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        32,
+        description="Parts that a batch which failed may be split into, half by half, to find the "
+        "erasures that it failed for; 0 never splits.",
+    )
+
+    @field_validator("max_wait", "deadline_headroom", "min_spacing")
     @classmethod
     def _not_negative(cls, value: timedelta) -> timedelta:
         return _within_a_year(value)

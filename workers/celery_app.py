@@ -2,15 +2,26 @@
 
 from typing import Any
 
+import stamina
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from app import logs, queue
 from app.settings import settings
+from workers import reconnecting, stopping
+
+
+def _rhythm() -> dict[str, float]:
+    interval = settings().plan_interval.total_seconds()
+    # Twice as often, so that what a lost nudge left behind waits for one interval at most, the way
+    # back to a broker that was away included.
+    return {queue.PLAN: interval, queue.SWEEP: interval / 2}
 
 
 def _create() -> Celery:
-    celery = Celery("lethe", broker=settings().broker_url.get_secret_value())
+    celery = Celery(
+        "lethe", broker=settings().broker_url.get_secret_value(), amqp=reconnecting.Messages
+    )
     celery.conf.update(
         imports=("workers.tasks",),
         # Results live in PostgreSQL; without a backend Celery keeps nothing.
@@ -48,11 +59,11 @@ def _create() -> Celery:
         beat_schedule={
             task: {
                 "task": task,
-                "schedule": settings().plan_interval.total_seconds(),
+                "schedule": seconds,
                 # A scheduler that was stopped does not catch up on what it missed.
-                "options": {"expires": settings().plan_interval.total_seconds()},
+                "options": {"expires": seconds},
             }
-            for task in (queue.PLAN, queue.SWEEP)
+            for task, seconds in _rhythm().items()
         },
     )
     return celery
@@ -64,8 +75,16 @@ def _log_as_the_api_does(**_: Any) -> None:
 
 
 @worker_process_init.connect
-def _log_in_children(**_: Any) -> None:
+def _set_up_children(**_: Any) -> None:
     logs.set_up()
+    # What a database error says is not for the log.
+    stamina.instrumentation.set_on_retry_hooks([])
+    stopping.listen()
+
+
+@worker_shutting_down.connect
+def _stop_children(**_: Any) -> None:
+    stopping.stop_children()
 
 
 app = _create()

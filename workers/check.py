@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 
 from app.artifacts import ArtifactStore
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.errors import LeaseLost
 from app.privacy import key_id
@@ -19,6 +20,7 @@ from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
 from workers.recipe_checks import check_recipe
 from workers.recipes import Problem, UnknownRecipe, data_fingerprint, find_recipe
+from workers.stopping import Stopping, interruptible
 
 log = structlog.get_logger()
 
@@ -36,8 +38,11 @@ def check(model_id: UUID) -> None:
         _renew(to_check, lease)
 
     try:
-        with Heartbeat(renew, lease, f"model {model_id}"):
+        with Heartbeat(renew, lease, f"model {model_id}"), interruptible():
             _check(to_check)
+    except Stopping:
+        log.warning("model.check_released", model=str(model_id))
+        _renew(to_check, None)
     except LeaseLost:
         log.warning("model.check_superseded", model=str(model_id))
     except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
@@ -76,6 +81,7 @@ def _check(to_check: checking.ToCheck) -> None:
     )
     with transaction() as session:
         checking.accept(session, to_check, found)
+        reach(CrashPoint.CHECK_BEFORE_ACCEPT)
     log.info("model.ready", model=str(to_check.model_id), samples=len(digests))
     nudge_derived(to_check.model_id)
 

@@ -3,6 +3,8 @@
 import traceback
 from pathlib import PurePath
 
+import torch
+
 from app.errors import LetheError
 from workers.artifacts import Corrupted
 from workers.data import DataChanged
@@ -14,6 +16,9 @@ OWN = (LetheError, Corrupted, DataChanged, UnknownRecipe, UnlearningError)
 
 # What another attempt would meet again; everything else may pass.
 PERMANENT = (Corrupted, DataChanged, UnknownRecipe)
+
+# What fewer records at a time may avoid.
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 def describe(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from workers.device import set_up_device
 from workers.recipes import find_recipe, recipe_fingerprint
 from workers.unlearning.errors import StaleLedger
 from workers.unlearning.ledger import GradientSum
+from workers.unlearning.nabla_tau_schedule import LARGEST_BATCH
 from workers.unlearning.references import Judges
 from workers.unlearning.verification import Measurement, measure
 
@@ -53,6 +54,12 @@ class Ground:
         return _measure(self.recipe, self.model(state), self.data, self.judges, self.job)
 
 
+def largest_step(job: Job) -> int:
+    """Return how many records a method of the job may put into one step, if nothing limits it."""
+    chosen = job.policy.options.nabla_tau.batch_size or LARGEST_BATCH
+    return max(chosen, find_recipe(job.recipe).batch_size)
+
+
 def prepare(job: Job, id_key: bytes, store: ArtifactStore) -> Ground:
     """Load and measure what a job starts from.
 
@@ -62,6 +69,8 @@ def prepare(job: Job, id_key: bytes, store: ArtifactStore) -> Ground:
     """
     device = set_up_device()
     recipe = find_recipe(job.recipe)
+    if job.batch_limit is not None:
+        recipe.batch_size = min(recipe.batch_size, job.batch_limit)
     path = store.find(job.parent_digest)
     if path is None:
         raise Corrupted(f"the artifact store lacks {job.parent_digest}")

@@ -10,6 +10,7 @@ from typing import Any, Self
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from app.crash_points import CrashPoint, reach
 from app.errors import LeaseLost
 
 log = structlog.get_logger()
@@ -66,6 +67,7 @@ class Heartbeat:
 
     def report(self, phase: str, fraction: float) -> None:
         """Note how far the work is, for the next beat."""
+        reach(CrashPoint.TRAINING)
         self._progress = Progress(phase, min(1.0, max(0.0, fraction)))
 
     def _beat(self) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from app.artifacts import ArtifactStore
 from app.db import transaction
-from app.derived import ledgers
+from app.derived import leasing, ledgers
 from app.derived.ledgers import Kept, ToCompute, retained_fingerprint
 from app.errors import LeaseLost, StorageFailed
 from app.settings import settings
+from app.tables import GradientLedger
 from lethe.recipe import Recipe
 from workers import failures
 from workers.artifacts import Corrupted, digest_of, dump_state, load_state
@@ -25,6 +26,7 @@ from workers.data import id_key_of, split
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
 from workers.recipes import find_recipe, recipe_fingerprint
+from workers.stopping import Stopping, interruptible
 from workers.unlearning.contract import Context, require_records
 from workers.unlearning.errors import Cancelled, StaleLedger, UnlearningError
 from workers.unlearning.gradients import gradient_sum
@@ -59,6 +61,10 @@ def refresh(ledger_id: UUID) -> None:
     try:
         with Heartbeat(renew, lease, f"ledger {ledger_id}") as heartbeat:
             _refresh(to_compute, heartbeat)
+    except Stopping:
+        log.warning("ledger.released", ledger=str(ledger_id))
+        with transaction() as session:
+            leasing.release(session, GradientLedger, to_compute.claim)
     except (LeaseLost, Cancelled):
         log.warning("ledger.superseded", ledger=str(ledger_id), fence=to_compute.claim.fence)
     except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
@@ -132,7 +138,8 @@ def _refresh(to_compute: ToCompute, heartbeat: Heartbeat) -> None:
     store = ArtifactStore(settings().artifacts_folder)
     recipe = find_recipe(to_compute.recipe)
     fingerprint = recipe_fingerprint(recipe)
-    summed = _sum(to_compute, recipe, _load_weights(to_compute, store), heartbeat)
+    with interruptible():
+        summed = _sum(to_compute, recipe, _load_weights(to_compute, store), heartbeat)
     content = _dump(summed)
     digest = digest_of(content)
     with transaction() as session:

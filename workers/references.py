@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from app.db import transaction
-from app.derived import reference_losses, references
+from app.derived import leasing, reference_losses, references
 from app.derived.reference_losses import Losses, Moments
 from app.derived.references import ToMake
 from app.errors import LeaseLost
 from app.settings import settings
+from app.tables import ReferenceSet
 from lethe.recipe import CannotTrain
 from workers import failures
 from workers.artifacts import digest_of, dump_state
@@ -25,6 +26,7 @@ from workers.data import id_key_of, registered_digests
 from workers.device import set_up_device
 from workers.heartbeat import Heartbeat
 from workers.recipes import find_recipe
+from workers.stopping import Stopping, interruptible
 from workers.unlearning.contract import Context
 from workers.unlearning.errors import Cancelled, UnlearningError
 from workers.unlearning.references import (
@@ -75,7 +77,13 @@ def make_reference(set_id: UUID) -> bool:
 
     try:
         with Heartbeat(renew, lease, f"references {set_id}") as heartbeat:
-            return _make(to_make, heartbeat)
+            with interruptible():
+                losses = _make(to_make, heartbeat)
+            return _record(to_make, losses)
+    except Stopping:
+        log.warning("reference.released", set=str(set_id), index=to_make.index)
+        with transaction() as session:
+            leasing.release(session, ReferenceSet, to_make.claim)
     except (LeaseLost, Cancelled):
         log.warning("reference.superseded", set=str(set_id), index=to_make.index)
     except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
@@ -102,7 +110,7 @@ def expected_for(
     )
 
 
-def _make(to_make: ToMake, heartbeat: Heartbeat) -> bool:
+def _make(to_make: ToMake, heartbeat: Heartbeat) -> Losses:
     started = time.monotonic()
     recipe = find_recipe(to_make.recipe)
     id_key = id_key_of(to_make.id_key_id)
@@ -122,7 +130,7 @@ def _make(to_make: ToMake, heartbeat: Heartbeat) -> bool:
         context,
         lambda state: digest_of(dump_state(state)),
     )
-    losses = Losses(
+    return Losses(
         group=group_of(to_make.index),
         digests=[digests[i] for i in shown.half.left_out],
         training=shown.training.tolist(),
@@ -132,6 +140,9 @@ def _make(to_make: ToMake, heartbeat: Heartbeat) -> bool:
         weights_digest=shown.weights_digest,
         seconds=time.monotonic() - started,
     )
+
+
+def _record(to_make: ToMake, losses: Losses) -> bool:
     with transaction() as session:
         wants_more = references.record(session, to_make, losses)
     log.info(

@@ -3,18 +3,19 @@
 No transaction is open while a method runs; what is known of the job is the frozen ``Job``.
 """
 
-import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
 
 from app.artifacts import ArtifactStore
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.errors import LeaseLost
 from app.jobs import leases, outcome, publication
+from app.jobs.backoff import retrying
 from app.jobs.leases import Job
 from app.jobs.outcome import Attempted
 from app.jobs.publication import NewVersion
@@ -23,8 +24,11 @@ from workers import failures
 from workers.artifacts import dump_state
 from workers.data import id_key_of
 from workers.derived import nudge_derived
+from workers.ground import largest_step
 from workers.heartbeat import Heartbeat
 from workers.ladder import Climbed, climb
+from workers.perseverance import while_held
+from workers.stopping import Stopping, interruptible, worker_name
 from workers.unlearning.errors import Cancelled
 
 log = structlog.get_logger()
@@ -33,11 +37,13 @@ log = structlog.get_logger()
 def run(job_id: UUID) -> None:
     """Run a job, if it still waits for a worker; every end of it is written down."""
     with transaction() as session:
-        job = leases.claim(session, job_id, _worker_name(), settings().lease)
+        job = leases.claim(session, job_id, worker_name(), settings().lease)
+        reach(CrashPoint.CLAIM_BEFORE_COMMIT)
     if job is None:
         log.info("job.not_waiting", job=str(job_id))
         return
     log.info("job.claimed", job=str(job.id), attempt=job.attempt, fence=job.fence)
+    reach(CrashPoint.CLAIM_AFTER_COMMIT)
 
     def renew(progress: Mapping[str, Any] | None) -> None:
         with transaction() as session:
@@ -49,23 +55,38 @@ def run(job_id: UUID) -> None:
     except (LeaseLost, Cancelled):
         # Another claim has the job, or will have it; nothing of this one was published.
         log.warning("job.superseded", job=str(job.id), fence=job.fence)
-    except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
-        _give_up(job, error)
 
 
 def _run(job: Job, heartbeat: Heartbeat) -> None:
-    id_key = id_key_of(job.id_key_id)
     store = ArtifactStore(settings().artifacts_folder)
-    climbed = climb(job, id_key, store, heartbeat, lambda rung: _record(job, rung))
-    if climbed.state is None:
-        with transaction() as session:
-            outcome.refuse(session, job, climbed.rungs)
-        log.error("job.refused", job=str(job.id))
-        return
-    heartbeat.report("publish", 0.0)
-    new = _store(store, climbed)
+
+    def record(rung: Attempted) -> None:
+        while_held(heartbeat, lambda: _record(job, rung))
+
+    try:
+        with interruptible():
+            climbed = climb(job, id_key_of(job.id_key_id), store, heartbeat, record)
+        if climbed.state is None:
+            end = partial(_refuse, job, climbed.rungs)
+        else:
+            heartbeat.report("publish", 0.0)
+            end = partial(_publish, job, _store(store, climbed), climbed.rungs)
+    except Stopping:
+        end = partial(_release, job)
+    except (LeaseLost, Cancelled):
+        raise
+    except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
+        end = partial(_give_up, job, error)
+    while_held(heartbeat, end)
+
+
+def _publish(job: Job, new: NewVersion, rungs: Sequence[Attempted]) -> None:
     with transaction() as session:
-        version = publication.publish(session, job, new, climbed.rungs)
+        version = publication.published_by(session, job)
+        if version is None:
+            version = publication.publish(session, job, new, rungs)
+            reach(CrashPoint.PUBLISH_BEFORE_COMMIT)
+    reach(CrashPoint.PUBLISH_AFTER_COMMIT)
     log.info("version.published", job=str(job.id), version=version.number, digest=version.digest)
     nudge_derived(job.model_id)
 
@@ -75,6 +96,7 @@ def _store(store: ArtifactStore, climbed: Climbed) -> NewVersion:
     if climbed.state is None or chosen.guarantee is None:
         raise RuntimeError("no rung has weights to store")
     stored = store.put([dump_state(climbed.state)])
+    reach(CrashPoint.ARTIFACT_WRITTEN)
     return NewVersion(
         digest=stored.digest,
         size_bytes=stored.size_bytes,
@@ -89,20 +111,37 @@ def _record(job: Job, rung: Attempted) -> None:
     with transaction() as session:
         outcome.record(session, job, rung)
     log.info("rung.tried", job=str(job.id), method=rung.method, outcome=rung.outcome)
+    reach(CrashPoint.RUNG_RECORDED)
+
+
+def _refuse(job: Job, rungs: Sequence[Attempted]) -> None:
+    with transaction() as session:
+        outcome.refuse(session, job, rungs)
+    log.error("job.refused", job=str(job.id))
+
+
+def _release(job: Job) -> None:
+    with transaction() as session:
+        outcome.release(session, job)
+        reach(CrashPoint.RELEASE_BEFORE_COMMIT)
+    log.warning("job.released", job=str(job.id))
 
 
 def _give_up(job: Job, error: Exception) -> None:
     described = failures.describe(error)
+    smaller = _smaller(job) if isinstance(error, failures.OUT_OF_MEMORY) else None
     log.error("job.attempt_failed", job=str(job.id), attempt=job.attempt, error=described)
-    try:
-        with transaction() as session:
-            if isinstance(error, failures.PERMANENT):
-                outcome.fail(session, job, described)
-            else:
-                outcome.give_back(session, job, described, settings().job_attempts)
-    except LeaseLost:
-        log.warning("job.superseded", job=str(job.id), fence=job.fence)
+    with transaction() as session:
+        if isinstance(error, failures.PERMANENT):
+            outcome.fail(session, job, described)
+        elif smaller is not None:
+            outcome.give_back_smaller(session, job, smaller, described)
+        else:
+            outcome.give_back(session, job, described, retrying())
+        reach(CrashPoint.GIVE_BACK_BEFORE_COMMIT)
 
 
-def _worker_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _smaller(job: Job) -> int | None:
+    """Return how many records a step may have after memory ran out; None if fewer cannot be."""
+    before = job.batch_limit or largest_step(job)
+    return before // 2 or None

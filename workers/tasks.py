@@ -10,10 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from app import queue
 from app.audit.service import place_all
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.deletions import planner
 from app.derived import leasing, ledgers
 from app.jobs import leases, outcome
+from app.jobs.backoff import retrying
 from app.registry import checking
 from app.settings import settings
 from app.tables import GradientLedger, ReferenceSet
@@ -24,10 +26,18 @@ log = structlog.get_logger()
 
 @app.task(name=queue.RUN_JOB)
 def run_job(job_id: str) -> None:
-    """Run one job, if it still waits for a worker."""
+    """Run the most urgent job that waits for a worker; most often it is the one of the nudge.
+
+    There is a nudge for each job, so that each is run, and those with the nearest deadline first.
+    """
     from workers.run import run
 
-    run(UUID(job_id))
+    with transaction() as session:
+        if not leases.is_known(session, UUID(job_id)):
+            # Nudges follow commits. One that did not would be lost, were there no sweep.
+            log.error("job.unknown", job=job_id)
+        urgent = next(iter(leases.queued(session, 1)), UUID(job_id))
+    run(urgent)
 
 
 @app.task(name=queue.CHECK_MODEL)
@@ -63,9 +73,11 @@ def plan() -> None:
     try:
         with transaction() as session:
             jobs = planner.plan(session)
+            reach(CrashPoint.PLAN_BEFORE_COMMIT)
     except DBAPIError as error:
         log.error("plan.failed", error=type(error).__name__)
         return
+    reach(CrashPoint.PLAN_BEFORE_NUDGE)
     for job_id in jobs:
         log.info("job.planned", job=str(job_id))
         queue.nudge(queue.RUN_JOB, job_id)
@@ -76,7 +88,8 @@ def sweep() -> None:
     """Find what a crash or a lost nudge left behind: leases that ran out, rows nobody works on."""
     try:
         with transaction() as session:
-            outcome.expire(session, settings().job_attempts)
+            outcome.expire(session, retrying(), settings().job_time_limit)
+            reach(CrashPoint.SWEEP_BEFORE_COMMIT)
         with transaction() as session:
             jobs = leases.queued(session)
             models = checking.unchecked(session)
@@ -84,6 +97,7 @@ def sweep() -> None:
             sums = leasing.waiting(session, GradientLedger)
             void = ledgers.void_files(session)
         place_all()
+        reach(CrashPoint.SWEEP_BEFORE_NUDGE)
     except DBAPIError as error:
         log.error("sweep.failed", error=type(error).__name__)
         return

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import ledger
 from app.audit.schemas import InclusionProof, describe_head, describe_leaf
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.errors import NotFound
 
@@ -20,6 +21,7 @@ def place_all() -> None:
     while more:
         with transaction() as session:
             more = ledger.sequence(session)
+            reach(CrashPoint.SEQUENCE_BEFORE_COMMIT)
 
 
 def prove(session: Session, position: int, head: ledger.Head) -> InclusionProof:

@@ -1,219 +1,202 @@
-"""Batch pending erasures into unlearning jobs, by each model's policy."""
+"""Batch pending erasures into unlearning jobs, by each model's policy.
 
-import secrets
-from collections.abc import Sequence
+One planner at a time: another that finds the lock taken has nothing to do. What a pass reads of a
+model comes from the ends of indexes, whatever its backlog; samples are counted only where nothing
+else says that a job is due, and no further than a batch holds.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import distinct, exists, func, or_, select
+from pydantic import ValidationError
+from sqlalchemy import ARRAY, BigInteger, Uuid, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from app import lifecycle
 from app.db import clock, try_lock
-from app.deletions import settlement
-from app.derived import references
-from app.statuses import ErasureStatus, JobStatus, ModelStatus
-from app.tables import (
-    Erasure,
-    ManifestEntry,
-    ModelVersion,
-    RegisteredModel,
-    RequestedSample,
-    UnlearningJob,
-)
-from lethe.policy import Batching, Policy
-
-# The audit log's canonical JSON holds whole numbers up to this exactly (RFC 8785, 3.2.2.3).
-LARGEST_SEED = 2**53
+from app.deletions import batches
+from app.statuses import ErasureStatus, JobStatus, ModelStatus, ReferenceStatus
+from app.tables import Erasure, ModelVersion, ReferenceSet, RegisteredModel, UnlearningJob
+from lethe.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """What one model has pending."""
+class Standing:
+    """What decides whether a model gets a job, short of counting what it has pending."""
 
-    samples: int
-    oldest_at: datetime
+    model_id: UUID
+    policy: Mapping[str, Any]
+    debt_share: float
+    debt_drift: float
+    rebase_tried: bool
+    """Since its current version, which a retrain would replace."""
+    building: bool
+    """References of the model are still to be made."""
+    last_job_at: datetime | None
+    oldest_at: datetime | None
+    """When the oldest pending erasure came; None if nothing is pending."""
     nearest_due_at: datetime | None
+    has_parts: bool
+    """Parts of a batch that failed are pending."""
 
 
-def plan(session: Session) -> list[UUID]:
-    """Make a job for each model whose backlog is due or whose debt is; return the new jobs.
+class Due(Enum):
+    """What a model's policy wants a job for now."""
 
-    One planner at a time: another that finds the lock taken has nothing to do.
+    NOTHING = auto()
+    A_FULL_BATCH = auto()
+    PARTS = auto()
+    ANYTHING = auto()
+    REBASE = auto()
+
+
+def due(session: Session) -> list[UUID]:
+    """Return the models that should get a job now, those with the nearest deadline first.
+
+    One whose policy cannot be read any more is among them: whoever plans it gets to know.
     """
     if not try_lock(session, "planner"):
         return []
     at = clock(session)
-    jobs = []
-    for model, version in _candidates(session):
-        policy = Policy.model_validate(model.policy)
-        rebase = _is_indebted(session, model, version, policy)
-        backlog = _backlog(session, model.id)
-        if rebase or (backlog is not None and _may_start(session, model, policy, backlog, at)):
-            job = _make_job(session, model, policy, rebase=rebase)
-            if job is not None:
-                jobs.append(job.id)
-    return jobs
+    found: list[UUID] = []
+    unsure: dict[UUID, int] = {}
+    for standing in _standings(session):
+        try:
+            policy = Policy.model_validate(standing.policy)
+        except ValidationError:
+            found.append(standing.model_id)
+            continue
+        what = what_is_due(standing, policy, at)
+        if what is not Due.NOTHING:
+            found.append(standing.model_id)
+        if what is Due.A_FULL_BATCH:
+            unsure[standing.model_id] = policy.batching.max_samples
+    full = _full(session, unsure)
+    return [model_id for model_id in found if model_id not in unsure or model_id in full]
 
 
-def is_due(backlog: Backlog, batching: Batching, at: datetime) -> bool:
-    """Tell whether a backlog has reached any of the policy's bounds."""
-    return (
-        backlog.samples >= batching.max_samples
-        or at - backlog.oldest_at >= batching.max_wait
-        or (
-            backlog.nearest_due_at is not None
-            and backlog.nearest_due_at - at <= batching.deadline_headroom
-        )
+def plan_model(session: Session, model_id: UUID) -> UUID | None:
+    """Make the job that is due for a model; return its id, or None if none is due any more.
+
+    Raises:
+        pydantic.ValidationError: the model's policy cannot be read.
+
+    """
+    if not try_lock(session, "planner"):
+        return None
+    standing = next(iter(_standings(session, model_id)), None)
+    if standing is None:
+        return None
+    policy = Policy.model_validate(standing.policy)
+    most = policy.batching.max_samples
+    what = what_is_due(standing, policy, clock(session))
+    if what is Due.NOTHING or (
+        what is Due.A_FULL_BATCH and not _full(session, {standing.model_id: most})
+    ):
+        return None
+    return batches.make_job(
+        session,
+        session.get_one(RegisteredModel, model_id),
+        most,
+        rebase=what is Due.REBASE,
+        parts_only=what is Due.PARTS,
     )
 
 
-def _candidates(session: Session) -> list[tuple[RegisteredModel, ModelVersion]]:
-    """Return the models without an unfinished job that have erasures pending, or debt."""
-    unfinished = exists().where(
-        UnlearningJob.model_id == RegisteredModel.id,
-        UnlearningJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
-    )
-    pending = exists().where(
-        Erasure.model_id == RegisteredModel.id, Erasure.status == ErasureStatus.PENDING
-    )
-    rows = session.execute(
-        select(RegisteredModel, ModelVersion)
-        .join(ModelVersion, ModelVersion.id == RegisteredModel.current_version_id)
-        .where(
-            RegisteredModel.status == ModelStatus.READY,
-            ~unfinished,
-            or_(pending, ModelVersion.debt_samples > 0),
-        )
-    )
-    return [(model, version) for model, version in rows]
+def plan(session: Session) -> list[UUID]:
+    """Make all jobs that are due in the caller's transaction; return them."""
+    jobs = [plan_model(session, model_id) for model_id in due(session)]
+    return [job_id for job_id in jobs if job_id is not None]
 
 
-def _is_indebted(
-    session: Session, model: RegisteredModel, version: ModelVersion, policy: Policy
-) -> bool:
+def what_is_due(standing: Standing, policy: Policy, at: datetime) -> Due:
+    """Tell what the policy wants a job for at this time."""
+    batching = policy.batching
+    nearest, oldest, last = standing.nearest_due_at, standing.oldest_at, standing.last_job_at
+    urgent = nearest is not None and nearest - at <= batching.deadline_headroom
+    if last is not None and at - last < batching.min_spacing and not urgent:
+        return Due.NOTHING
+    if _is_indebted(standing, policy):
+        return Due.REBASE
+    if oldest is None:
+        return Due.NOTHING
+    waited = at - oldest
+    if standing.building and waited < policy.references.max_delay and not urgent:
+        return Due.NOTHING
+    if urgent or waited >= batching.max_wait:
+        return Due.ANYTHING
+    return Due.PARTS if standing.has_parts else Due.A_FULL_BATCH
+
+
+def _is_indebted(standing: Standing, policy: Policy) -> bool:
     """Tell whether a model has to be retrained before it may forget more approximately."""
-    share = version.debt_samples / model.sample_count if model.sample_count else 0.0
-    if share <= policy.debt.max_share and version.debt_drift <= policy.debt.max_drift:
+    if standing.debt_share <= policy.debt.max_share and standing.debt_drift <= policy.debt.max_drift:
         return False
     # A retrain that did not come through would not do so every few seconds from now on either.
-    tried = exists().where(
-        UnlearningJob.parent_version_id == version.id, UnlearningJob.rebase.is_(True)
+    return "retrain" in policy.ladder and not standing.rebase_tried
+
+
+def _standings(session: Session, model_id: UUID | None = None) -> list[Standing]:
+    """Return the models without an unfinished job that have erasures pending, or debt."""
+    model, version, job = RegisteredModel, ModelVersion, UnlearningJob
+    of_model = Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING
+    unfinished = exists().where(
+        job.model_id == model.id, job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
     )
-    return "retrain" in policy.ladder and not session.scalar(select(tried))
-
-
-def _may_start(
-    session: Session, model: RegisteredModel, policy: Policy, backlog: Backlog, at: datetime
-) -> bool:
-    """Tell whether a backlog is due, and need not wait for the model's references either."""
-    if not is_due(backlog, policy.batching, at):
-        return False
-    if at - backlog.oldest_at >= policy.references.max_delay:
-        return True
-    if backlog.nearest_due_at is not None:
-        left = backlog.nearest_due_at - at
-        if left <= policy.batching.deadline_headroom:
-            return True
-    return not references.is_building(session, model.id)
-
-
-def _backlog(session: Session, model_id: UUID) -> Backlog | None:
-    samples, oldest_at, nearest_due_at = session.execute(
+    oldest_at = select(func.min(Erasure.created_at)).where(*of_model).scalar_subquery()
+    nearest_due_at = select(func.min(Erasure.due_at)).where(*of_model).scalar_subquery()
+    statement = (
         select(
-            func.sum(Erasure.sample_count), func.min(Erasure.created_at), func.min(Erasure.due_at)
-        ).where(Erasure.model_id == model_id, Erasure.status == ErasureStatus.PENDING)
-    ).one()
-    return None if oldest_at is None else Backlog(int(samples), oldest_at, nearest_due_at)
-
-
-def _make_job(
-    session: Session, model: RegisteredModel, policy: Policy, *, rebase: bool
-) -> UnlearningJob | None:
-    batch = _without_forgotten(session, _most_urgent(session, model.id, policy.batching))
-    if not batch and not rebase:
-        return None
-    parent_id = model.current_version_id
-    if parent_id is None:
-        raise RuntimeError(f"model {model.id} is ready and has no current version")
-    requests = [erasure.request_id for erasure in batch]
-    samples = session.scalars(
-        select(func.count(distinct(ManifestEntry.sample_digest)))
-        .join(RequestedSample, RequestedSample.sample_digest == ManifestEntry.sample_digest)
+            model.id,
+            model.policy,
+            func.coalesce(version.debt_samples / func.nullif(model.sample_count, 0), 0.0),
+            version.debt_drift,
+            exists().where(
+                job.model_id == model.id, job.parent_version_id == version.id, job.rebase.is_(True)
+            ),
+            exists().where(
+                ReferenceSet.model_id == model.id, ReferenceSet.status == ReferenceStatus.BUILDING
+            ),
+            select(func.max(job.created_at)).where(job.model_id == model.id).scalar_subquery(),
+            oldest_at.label("oldest_at"),
+            nearest_due_at.label("nearest_due_at"),
+            exists().where(*of_model, Erasure.cohort_id.is_not(None)),
+        )
+        .join(version, version.id == model.current_version_id)
         .where(
-            ManifestEntry.model_id == model.id,
-            ManifestEntry.forgotten_by_job_id.is_(None),
-            RequestedSample.request_id.in_(requests),
+            model.status == ModelStatus.READY,
+            ~unfinished,
+            or_(version.debt_samples > 0, exists().where(*of_model)),
         )
-    ).one()
-    job = lifecycle.begin(
-        session,
-        UnlearningJob(
-            model_id=model.id,
-            parent_version_id=parent_id,
-            policy=model.policy,
-            seed=secrets.randbelow(LARGEST_SEED),
-            sample_count=samples,
-            rebase=rebase,
-        ),
-        {
-            "model": str(model.id),
-            "parent": str(parent_id),
-            "erasures": len(batch),
-            "samples": samples,
-            "rebase": rebase,
-        },
+        .order_by(nearest_due_at.asc().nulls_last(), oldest_at, model.id)
     )
-    lifecycle.move(
-        session,
-        Erasure,
-        [erasure.id for erasure in batch],
-        ErasureStatus.SCHEDULED,
-        values={"job_id": job.id},
-        facts={"job": str(job.id)},
-    )
-    settlement.settle(session, requests)
-    return job
+    if model_id is not None:
+        statement = statement.where(model.id == model_id)
+    return [Standing(*row) for row in session.execute(statement)]
 
 
-def _most_urgent(session: Session, model_id: UUID, batching: Batching) -> Sequence[Erasure]:
-    # Each erasure has at least one sample, so that no more rows than this can fit.
-    rows = session.scalars(
-        select(Erasure)
-        .where(Erasure.model_id == model_id, Erasure.status == ErasureStatus.PENDING)
-        .order_by(Erasure.due_at.asc().nulls_last(), Erasure.created_at, Erasure.id)
-        .limit(batching.max_samples)
-        .with_for_update()
-    ).all()
-    batch: list[Erasure] = []
-    samples = 0
-    for erasure in rows:
-        samples += erasure.sample_count
-        if batch and samples > batching.max_samples:
-            break
-        batch.append(erasure)
-    return batch
-
-
-def _without_forgotten(session: Session, batch: Sequence[Erasure]) -> list[Erasure]:
-    remaining = set(
-        session.scalars(
-            select(Erasure.id)
-            .join(RequestedSample, RequestedSample.request_id == Erasure.request_id)
-            .join(
-                ManifestEntry,
-                (ManifestEntry.model_id == Erasure.model_id)
-                & (ManifestEntry.sample_digest == RequestedSample.sample_digest),
-            )
-            .where(
-                Erasure.id.in_([erasure.id for erasure in batch]),
-                ManifestEntry.forgotten_by_job_id.is_(None),
-            )
-            .distinct()
+def _full(session: Session, most: Mapping[UUID, int]) -> set[UUID]:
+    """Return those of the models that have at least so many samples pending."""
+    if not most:
+        return set()
+    asked = (
+        func.unnest(
+            bindparam("ids", list(most), ARRAY(Uuid)),
+            bindparam("most", list(most.values()), ARRAY(BigInteger)),
         )
+        .table_valued("id", "most")
+        .render_derived()
     )
-    forgotten = [erasure for erasure in batch if erasure.id not in remaining]
-    settlement.complete_forgotten(session, forgotten)
-    settlement.settle(session, [erasure.request_id for erasure in forgotten])
-    return [erasure for erasure in batch if erasure.id in remaining]
+    # Each erasure has at least one sample, so that no more rows than this are needed.
+    pending = (
+        select(Erasure.sample_count)
+        .where(Erasure.model_id == asked.c.id, Erasure.status == ErasureStatus.PENDING)
+        .limit(asked.c.most)
+        .subquery()
+        .lateral()
+    )
+    counted = select(func.sum(pending.c.sample_count)).scalar_subquery()
+    return set(session.scalars(select(asked.c.id).where(counted >= asked.c.most)))

@@ -9,9 +9,17 @@ from sqlalchemy.orm import Session
 
 from app import queue
 from app.audit import service as audit
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.deletions import schemas, service
-from app.errors import Conflict, IdempotencyKeyReused, InvalidCursor, NotFound, UnknownModel
+from app.deletions import cancelling, retrying, schemas, service
+from app.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    InvalidCursor,
+    NotFound,
+    TooLate,
+    UnknownModel,
+)
 from app.privacy import digest_for
 from app.problems import responses
 from app.security import Caller
@@ -58,9 +66,12 @@ def submit(
     with transaction() as session:
         request, is_new = service.submit(session, caller.name, intake, key_digest or None)
         answer = _describe(session, [request])[0]
+        reach(CrashPoint.SUBMIT_BEFORE_COMMIT)
     # Committed: only now may anybody act on it or hear of it.
+    reach(CrashPoint.SUBMIT_BEFORE_NUDGE)
     if is_new:
         queue.nudge(queue.PLAN)
+    reach(CrashPoint.SUBMIT_BEFORE_ANSWER)
     response.headers["Location"] = f"{router.prefix}/{request.id}"
     response.headers.update(retry_after())
     return answer
@@ -91,6 +102,47 @@ def get(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRequ
     return answer
 
 
+@router.post("/{request_id}/cancel", responses=responses(*COMMON, NotFound, TooLate))
+def cancel(request_id: UUID, _: Caller) -> schemas.CancellationAnswer:
+    """Withdraw a request, and say for which models it was too late.
+
+    Those that have forgotten its samples do not get them back. Once more changes nothing.
+    """
+    with transaction() as session:
+        outcome = cancelling.cancel(session, request_id)
+        names = service.model_names(session, [*outcome.cancelled, *outcome.too_late])
+        answer = schemas.CancellationAnswer(
+            request=_describe(session, [service.get(session, request_id)])[0],
+            cancelled=sorted(names[model] for model in outcome.cancelled),
+            too_late=sorted(names[model] for model in outcome.too_late),
+        )
+        reach(CrashPoint.CANCEL_BEFORE_COMMIT)
+    reach(CrashPoint.CANCEL_AFTER_COMMIT)
+    # What is left of its batches can go on at once.
+    queue.nudge(queue.SWEEP)
+    return answer
+
+
+@router.post(
+    "/{request_id}/retry",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        **accepted("/v1/deletion-requests/6f1f0f3e-3f0c-4e0e-9f5b-1d3c8f6c2a11"),
+        **responses(*COMMON, NotFound, Conflict),
+    },
+)
+def retry(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRequestAnswer:
+    """Try again what needs attention, after its cause was seen to."""
+    with transaction() as session:
+        retrying.retry_request(session, request_id)
+        answer = _describe(session, [service.get(session, request_id)])[0]
+    reach(CrashPoint.RETRY_AFTER_COMMIT)
+    queue.nudge(queue.PLAN)
+    response.headers["Location"] = f"{router.prefix}/{request_id}"
+    response.headers.update(retry_after())
+    return answer
+
+
 @router.get("/{request_id}/receipt", responses=responses(*COMMON, NotFound, Conflict))
 def receipt(request_id: UUID, _: Caller) -> schemas.Receipt:
     """Return what proves that a finished request was fulfilled, as far as it was."""
@@ -107,7 +159,9 @@ def _describe(
     session: Session, requests: list[DeletionRequest]
 ) -> list[schemas.DeletionRequestAnswer]:
     erasures = service.erasures_of(session, [request.id for request in requests])
-    names = service.model_names(session, requests)
+    names = service.model_names(
+        session, [request.model_id for request in requests if request.model_id is not None]
+    )
     return [
         schemas.describe(
             request,

@@ -75,6 +75,9 @@ class ErasureAnswer(Answer):
         description="How many of the samples this model was trained on.", examples=[2]
     )
     job: UUID | None
+    problem: str | None = Field(
+        description="Why it needs attention; `retry` tries again when that is mended."
+    )
     version: VersionName | None = Field(description="The first version published without them.")
 
 
@@ -90,8 +93,23 @@ class DeletionRequestAnswer(Answer):
     sample_count: int = Field(examples=[2])
     received_at: datetime
     due_at: datetime | None
+    cancelled_at: datetime | None = Field(description="When it was withdrawn.")
     finished_at: datetime | None
     erasures: list[ErasureAnswer]
+
+
+class CancellationAnswer(Answer):
+    """What a withdrawal achieved."""
+
+    request: DeletionRequestAnswer
+    cancelled: list[str] = Field(
+        description="Models that will not forget it any more.", examples=[["digits"]]
+    )
+    too_late: list[str] = Field(
+        description="Models that have forgotten it, or are about to: a batch that was taken back "
+        "several times is not taken back again.",
+        examples=[[]],
+    )
 
 
 class DeletionRequestPage(Answer):
@@ -124,6 +142,7 @@ def describe(
         sample_count=request.sample_count,
         received_at=request.received_at,
         due_at=request.due_at,
+        cancelled_at=request.cancelled_at,
         finished_at=request.finished_at,
         erasures=[
             ErasureAnswer(
@@ -131,6 +150,7 @@ def describe(
                 status=ErasureStatus(view.erasure.status),
                 sample_count=view.erasure.sample_count,
                 job=view.erasure.job_id,
+                problem=view.erasure.problem,
                 version=version_name(view.version),
             )
             for view in erasures

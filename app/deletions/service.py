@@ -182,9 +182,8 @@ def versions_behind(session: Session, request_id: UUID) -> list[UUID]:
     return [id_ for id_ in session.scalars(rows) if id_ is not None]
 
 
-def model_names(session: Session, requests: Collection[DeletionRequest]) -> dict[UUID, str]:
-    """Return the names of the models that requests are limited to."""
-    ids = {request.model_id for request in requests if request.model_id is not None}
+def model_names(session: Session, ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the names of models."""
     rows = select(RegisteredModel.id, RegisteredModel.name).where(RegisteredModel.id.in_(ids))
     return dict(session.execute(rows).all())
 

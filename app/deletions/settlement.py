@@ -18,6 +18,8 @@ from app.tables import (
     RequestedSample,
 )
 
+FINISHED = (RequestStatus.COMPLETED, RequestStatus.NOTHING_FOUND, RequestStatus.CANCELLED)
+
 
 def match(
     session: Session, requests: Collection[DeletionRequest], model_id: UUID | None = None
@@ -37,6 +39,7 @@ def match(
         .where(
             RequestedSample.request_id.in_(by_id),
             RegisteredModel.status == ModelStatus.READY,
+            DeletionRequest.cancelled_at.is_(None),
             or_(
                 DeletionRequest.model_id.is_(None),
                 DeletionRequest.model_id == ManifestEntry.model_id,
@@ -103,12 +106,10 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
     for request_id, status in session.execute(rows):
         statuses[request_id].add(status)
     for request in requests:
-        status = _sum_up(statuses[request.id]) or (
-            RequestStatus.PENDING if _is_awaited(session, request) else RequestStatus.NOTHING_FOUND
-        )
+        status = _sum_up(statuses[request.id]) or _without_erasures(session, request)
         if status == request.status:
             continue
-        done = status in (RequestStatus.COMPLETED, RequestStatus.NOTHING_FOUND)
+        done = status in FINISHED
         lifecycle.move_one(
             session,
             DeletionRequest,
@@ -133,7 +134,14 @@ def _sum_up(erasures: set[str]) -> RequestStatus | None:
     return RequestStatus.IN_PROGRESS if erasures & begun else RequestStatus.PENDING
 
 
-def _is_awaited(session: Session, request: DeletionRequest) -> bool:
+def _without_erasures(session: Session, request: DeletionRequest) -> RequestStatus:
+    if request.cancelled_at is not None:
+        return RequestStatus.CANCELLED
+    return RequestStatus.PENDING if is_awaited(session, request) else RequestStatus.NOTHING_FOUND
+
+
+def is_awaited(session: Session, request: DeletionRequest) -> bool:
+    """Tell whether a model may still turn out to hold what a request asks for."""
     # A model registered after the request is not part of what it asked for.
     checking = exists().where(
         RegisteredModel.status == ModelStatus.CHECKING,

@@ -63,6 +63,17 @@ def hold(session: Session, table: Leased, claim: Claim, lease: timedelta | None)
         raise lost(table, claim)
 
 
+def release(session: Session, table: Leased, claim: Claim) -> None:
+    """Give a row back whose worker has been told to stop; it costs no attempt.
+
+    Raises:
+        LeaseLost: another claim has it, or it does not wait any more.
+
+    """
+    hold(session, table, claim, None)
+    session.execute(update(table).where(table.id == claim.id).values(attempts=table.attempts - 1))
+
+
 def lock_held(session: Session, table: Leased, claim: Claim) -> None:
     """Keep a claim's row from being taken or ended by others until the transaction ends.
 

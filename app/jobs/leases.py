@@ -3,13 +3,13 @@
 A claim raises the job's fence; every later write of a claim is guarded by the fence it got.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import lifecycle
@@ -34,6 +34,10 @@ class Job:
     id: UUID
     fence: int
     attempt: int
+    failures: int
+    """Earlier claims that ended in an error or in silence."""
+    batch_limit: int | None
+    """Most records in one step, after memory ran out with more."""
     model_id: UUID
     recipe: str
     policy: Policy
@@ -66,6 +70,7 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
             UnlearningJob,
             job_id,
             JobStatus.RUNNING,
+            _may_be_claimed(),
             values={
                 "fence": UnlearningJob.fence + 1,
                 "attempts": UnlearningJob.attempts + 1,
@@ -89,6 +94,8 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
         id=row.id,
         fence=row.fence,
         attempt=row.attempts,
+        failures=row.failures,
+        batch_limit=row.batch_limit,
         model_id=model.id,
         recipe=model.recipe,
         policy=Policy.model_validate(row.policy),
@@ -142,25 +149,38 @@ def lock_held(session: Session, job: Job) -> None:
 
 
 def requeue(
-    session: Session, job_ids: Sequence[UUID], error: str, *conditions: ColumnElement[bool]
+    session: Session,
+    job_id: UUID,
+    error: str | None,
+    *conditions: ColumnElement[bool],
+    values: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Queue jobs for another attempt.
+    """Queue a job for another attempt.
 
     Raises:
-        LeaseLost: one of them was claimed or ended meanwhile.
+        LeaseLost: it was claimed or ended meanwhile.
 
     """
-    moved = lifecycle.move(
-        session,
-        UnlearningJob,
-        job_ids,
-        JobStatus.QUEUED,
-        *conditions,
-        values={"lease_expires_at": None, "worker": None, "progress": None, "error": error},
-        facts=lambda job: {"attempt": job.attempts, "error": error},
-    )
-    if len(moved) < len(job_ids):
-        raise LeaseLost("a job was claimed or ended meanwhile")
+    try:
+        lifecycle.move_one(
+            session,
+            UnlearningJob,
+            job_id,
+            JobStatus.QUEUED,
+            *conditions,
+            values={
+                "lease_expires_at": None,
+                "worker": None,
+                "progress": None,
+                "error": error,
+                "not_before": None,
+                **(values or {}),
+            },
+            facts=lambda job: {"attempt": job.attempts, "error": error, **(facts or {})},
+        )
+    except IllegalMove as error_:
+        raise LeaseLost(f"job {job_id} was claimed or ended meanwhile") from error_
 
 
 def requested(job_id: UUID) -> Select[bytes]:
@@ -193,12 +213,23 @@ def _owed(parent: ModelVersion) -> Select[bytes]:
     return manifest.forgotten(parent.model_id).where(ManifestEntry.forgotten_by_job_id.in_(since))
 
 
-def queued(session: Session) -> list[UUID]:
-    """Return the jobs that wait for a worker, oldest first."""
+def is_known(session: Session, job_id: UUID) -> bool:
+    """Tell whether there is such a job, whatever its status."""
+    return session.get(UnlearningJob, job_id) is not None
+
+
+def queued(session: Session, limit: int | None = None) -> list[UUID]:
+    """Return the jobs that may be claimed now, those with the nearest deadline first."""
     return list(
         session.scalars(
             select(UnlearningJob.id)
-            .where(UnlearningJob.status == JobStatus.QUEUED)
-            .order_by(UnlearningJob.created_at)
+            .where(UnlearningJob.status == JobStatus.QUEUED, _may_be_claimed())
+            .order_by(UnlearningJob.due_at.asc().nulls_last(), UnlearningJob.created_at)
+            .limit(limit)
         )
     )
+
+
+def _may_be_claimed() -> ColumnElement[bool]:
+    not_before = UnlearningJob.not_before
+    return or_(not_before.is_(None), not_before <= func.clock_timestamp())

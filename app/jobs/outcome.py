@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.db import now
-from app.deletions.settlement import settle
 from app.errors import IllegalMove, LeaseLost
+from app.jobs import splitting
+from app.jobs.backoff import Retrying
 from app.jobs.leases import Job, held_by, lock_held, requeue
-from app.statuses import ErasureStatus, JobStatus, RungOutcome
-from app.tables import Erasure, Rung, UnlearningJob
+from app.statuses import JobStatus, RungOutcome
+from app.tables import Rung, UnlearningJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,61 +66,116 @@ def refuse(session: Session, job: Job, rungs: Sequence[Attempted]) -> None:
         "No method of the ladder gave a version that may be published; "
         "the parent version stays current."
     )
-    end(session, job, JobStatus.REFUSED, {"rungs": summary(rungs)}, error)
-    end_erasures(session, job.id, ErasureStatus.NEEDS_ATTENTION, {}, {"reason": "refused"})
+    row = end(session, job, JobStatus.REFUSED, {"rungs": summary(rungs)}, error)
+    # Smaller batches show less: where every verdict was inconclusive, none would be better.
+    telling = any(rung.outcome != RungOutcome.INCONCLUSIVE for rung in rungs)
+    splitting.leave(session, row, error, split=telling)
 
 
 def fail(session: Session, job: Job, error: str) -> None:
-    """End a job that another attempt would not help.
+    """End a job that neither another attempt nor another batch would help.
 
     Raises:
         LeaseLost: another claim has the job.
 
     """
-    end(session, job, JobStatus.FAILED, {"error": error}, error)
-    end_erasures(session, job.id, ErasureStatus.NEEDS_ATTENTION, {}, {"reason": "failed"})
+    row = end(session, job, JobStatus.FAILED, {"error": error}, error)
+    splitting.leave(session, row, error, split=False)
 
 
-def give_back(session: Session, job: Job, error: str, attempts: int) -> None:
+def give_back(session: Session, job: Job, error: str, retrying: Retrying) -> None:
     """Queue a job again after a passing error, or end it when its attempts are used up.
 
     Raises:
         LeaseLost: another claim has the job.
 
     """
-    if job.attempt >= attempts:
-        fail(session, job, f"Gave up after {job.attempt} attempts: {error}")
+    failures = job.failures + 1
+    if failures < retrying.attempts:
+        requeue(session, job.id, error, *held_by(job), values=_paused(failures, retrying))
         return
-    requeue(session, [job.id], error, *held_by(job))
+    error = f"Gave up after {failures} attempts: {error}"
+    row = end(session, job, JobStatus.FAILED, {"error": error}, error)
+    splitting.leave(session, row, error, split=True)
 
 
-def expire(session: Session, attempts: int) -> None:
-    """Take back the jobs whose lease ran out: their workers are dead or cut off."""
-    expired = (UnlearningJob.lease_expires_at < func.clock_timestamp(),)
+def give_back_smaller(session: Session, job: Job, batch_limit: int, error: str) -> None:
+    """Queue a job again with fewer records in a step, after memory ran out. It is no failure.
+
+    Raises:
+        LeaseLost: another claim has the job.
+
+    """
+    values = {"batch_limit": batch_limit}
+    requeue(session, job.id, error, *held_by(job), values=values, facts=values)
+
+
+def release(session: Session, job: Job) -> None:
+    """Queue a job again whose worker has been told to stop. It is no failure.
+
+    Raises:
+        LeaseLost: another claim has the job.
+
+    """
+    requeue(session, job.id, None, *held_by(job), facts={"released": True})
+
+
+def release_all_of(session: Session, worker: str) -> list[UUID]:
+    """Queue again whatever a worker still runs that is about to be stopped; return the jobs."""
+    ids = session.scalars(
+        select(UnlearningJob.id)
+        .where(UnlearningJob.worker == worker, UnlearningJob.status == JobStatus.RUNNING)
+        .with_for_update()
+    ).all()
+    for job_id in ids:
+        requeue(session, job_id, None, facts={"released": True})
+    return list(ids)
+
+
+def expire(session: Session, retrying: Retrying, time_limit: timedelta) -> None:
+    """Take back the jobs whose lease ran out, or that ran longer than any may.
+
+    Their workers are dead, cut off or hung.
+    """
+    ran_out = UnlearningJob.lease_expires_at < func.clock_timestamp()
+    too_long = UnlearningJob.started_at < func.clock_timestamp() - time_limit
     rows = session.execute(
-        select(UnlearningJob.id, UnlearningJob.attempts)
-        .where(UnlearningJob.status == JobStatus.RUNNING, *expired)
+        select(UnlearningJob.id, UnlearningJob.failures, too_long)
+        .where(UnlearningJob.status == JobStatus.RUNNING, or_(ran_out, too_long))
         .with_for_update(skip_locked=True)
     ).all()
-    error = "The lease ran out: the worker died or was cut off."
-    requeue(session, [row.id for row in rows if row.attempts < attempts], error, *expired)
-    used_up = [row.id for row in rows if row.attempts >= attempts]
-    lifecycle.move(
-        session,
-        UnlearningJob,
-        used_up,
-        JobStatus.FAILED,
-        *expired,
-        values={"error": error, "finished_at": now(), "lease_expires_at": None},
-        facts={"error": error},
-    )
-    for job_id in used_up:
-        end_erasures(session, job_id, ErasureStatus.NEEDS_ATTENTION, {}, {"reason": "failed"})
+    for job_id, earlier, overran in rows:
+        failures = earlier + 1
+        error = (
+            f"The job ran longer than {time_limit} and was stopped."
+            if overran
+            else "The lease ran out: the worker died or was cut off."
+        )
+        if failures < retrying.attempts:
+            requeue(session, job_id, error, values=_paused(failures, retrying))
+            continue
+        error = f"Gave up after {failures} attempts: {error}"
+        row = lifecycle.move_one(
+            session,
+            UnlearningJob,
+            job_id,
+            JobStatus.FAILED,
+            values={"error": error, "finished_at": now(), "lease_expires_at": None},
+            facts={"error": error},
+        )
+        splitting.leave(session, row, error, split=True)
+
+
+def _paused(failures: int, retrying: Retrying) -> dict[str, Any]:
+    return {
+        "failures": failures,
+        "not_before": func.clock_timestamp() + retrying.pause(failures),
+    }
 
 
 def end(
     session: Session, job: Job, to: JobStatus, facts: Mapping[str, Any], error: str | None = None
-) -> None:
+) -> UnlearningJob:
     """Move a job to its last status.
 
     Raises:
@@ -126,7 +183,7 @@ def end(
 
     """
     try:
-        lifecycle.move_one(
+        return lifecycle.move_one(
             session,
             UnlearningJob,
             job.id,
@@ -137,21 +194,6 @@ def end(
         )
     except IllegalMove as error_:
         raise LeaseLost(f"job {job.id}: the lease of fence {job.fence} is lost") from error_
-
-
-def end_erasures(
-    session: Session,
-    job_id: UUID,
-    to: ErasureStatus,
-    values: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
-    """Move a job's erasures to where its end leaves them, and settle their requests."""
-    ids = session.scalars(select(Erasure.id).where(Erasure.job_id == job_id)).all()
-    moved = lifecycle.move(
-        session, Erasure, ids, to, values=values, facts={"job": str(job_id), **facts}
-    )
-    settle(session, [erasure.request_id for erasure in moved])
 
 
 def summary(rungs: Sequence[Attempted]) -> list[dict[str, object]]:

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.db import now
+from app.deletions.settlement import settle
 from app.derived import ledgers, references
 from app.errors import IllegalMove, LeaseLost
 from app.jobs.leases import Job, requested
-from app.jobs.outcome import Attempted, end, end_erasures, summary
+from app.jobs.outcome import Attempted, end, summary
 from app.statuses import ErasureStatus, JobStatus, VersionStatus
-from app.tables import ManifestEntry, ModelVersion, RegisteredModel
+from app.tables import Erasure, ManifestEntry, ModelVersion, RegisteredModel, UnlearningJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class NewVersion:
     verdict: str
     drift: float
     """Relative L2 distance of the weights from the parent's."""
+
+
+def published_by(session: Session, job: Job) -> ModelVersion | None:
+    """Return the version that this very claim published, where its commit was not heard of."""
+    row = session.get_one(UnlearningJob, job.id)
+    if row.fence != job.fence or row.status != JobStatus.PUBLISHED:
+        return None
+    return session.scalars(select(ModelVersion).where(ModelVersion.job_id == job.id)).one()
 
 
 def publish(
@@ -93,18 +102,21 @@ def publish(
         .execution_options(synchronize_session=False)
     )
     _renew_derived(session, job, parent, version)
-    end_erasures(
+    moved = lifecycle.move(
         session,
-        job.id,
+        Erasure,
+        session.scalars(select(Erasure.id).where(Erasure.job_id == job.id)).all(),
         ErasureStatus.COMPLETED,
-        {"version_id": version.id, "finished_at": now()},
-        {
+        values={"version_id": version.id, "finished_at": now()},
+        facts={
+            "job": str(job.id),
             "version": version.number,
             "digest": version.digest,
             "guarantee": version.guarantee,
             "verdict": version.verdict,
         },
     )
+    settle(session, [erasure.request_id for erasure in moved])
     return version
 
 

@@ -2,15 +2,18 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Response, status
 
+from app import queue
+from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.errors import InvalidCursor, NotFound
+from app.deletions import retrying
+from app.errors import Conflict, InvalidCursor, NotFound
 from app.jobs import schemas, service
 from app.problems import responses
 from app.security import Caller
 from app.statuses import JobStatus
-from app.wire import COMMON, Cursor, Limit, retry_after
+from app.wire import COMMON, Cursor, Limit, accepted, retry_after
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(*COMMON))
 
@@ -38,4 +41,24 @@ def get(job_id: UUID, _: Caller, response: Response) -> schemas.JobAnswer:
         answer = schemas.describe(service.get(session, job_id))
     if answer.finished_at is None:
         response.headers.update(retry_after())
+    return answer
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        **accepted("/v1/jobs/3d0c4b52-7f43-4b0e-8d3a-0a2f7c1f9e55"),
+        **responses(NotFound, Conflict),
+    },
+)
+def retry(job_id: UUID, _: Caller, response: Response) -> schemas.JobAnswer:
+    """Try again, in a new job, what this one left in need of attention."""
+    with transaction() as session:
+        retrying.retry_job(session, job_id)
+        answer = schemas.describe(service.get(session, job_id))
+    reach(CrashPoint.RETRY_AFTER_COMMIT)
+    queue.nudge(queue.PLAN)
+    response.headers["Location"] = f"{router.prefix}/{job_id}"
+    response.headers.update(retry_after())
     return answer

@@ -45,11 +45,17 @@ class JobAnswer(Answer):
         description="Whether it pays off unlearning debt, so that only a retrain will do."
     )
     sample_count: int = Field(description="Samples to forget that no earlier job forgot.")
-    attempts: int
+    attempts: int = Field(description="How often a worker took it, however that ended.")
+    failures: int = Field(description="How many of these ended in an error or in silence.")
+    interruptions: int = Field(
+        description="How many ended because an erasure of the batch was withdrawn."
+    )
+    not_before: datetime | None = Field(description="End of the pause after an error.")
     progress: Progress | None
     error: str | None
     version: VersionName | None = Field(description="The version that the job published.")
     rungs: list[RungAnswer]
+    due_at: datetime | None = Field(description="The nearest legal deadline in the batch.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -69,10 +75,13 @@ def describe(view: JobView) -> JobAnswer:
         id=job.id,
         model=view.model,
         status=JobStatus(job.status),
-        erasure_count=view.erasures,
+        erasure_count=job.erasure_count,
         rebase=job.rebase,
         sample_count=job.sample_count,
         attempts=job.attempts,
+        failures=job.failures,
+        interruptions=job.interruptions,
+        not_before=job.not_before,
         progress=None if job.progress is None else Progress(**job.progress),
         error=job.error,
         version=version_name(view.version),
@@ -89,6 +98,7 @@ def describe(view: JobView) -> JobAnswer:
             )
             for rung in view.rungs
         ],
+        due_at=job.due_at,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -4,13 +4,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app import pages
 from app.errors import NotFound
 from app.statuses import JobStatus
-from app.tables import Erasure, ModelVersion, RegisteredModel, Rung, UnlearningJob
+from app.tables import ModelVersion, RegisteredModel, Rung, UnlearningJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,6 @@ class JobView:
     model: str
     version: ModelVersion | None
     rungs: Sequence[Rung]
-    erasures: int
 
 
 def get(session: Session, job_id: UUID) -> JobView:
@@ -64,21 +63,9 @@ def views(session: Session, jobs: Collection[UnlearningJob]) -> list[JobView]:
         version.job_id: version
         for version in session.scalars(select(ModelVersion).where(ModelVersion.job_id.in_(ids)))
     }
-    counts = dict(
-        session.execute(
-            select(Erasure.job_id, func.count())
-            .where(Erasure.job_id.in_(ids))
-            .group_by(Erasure.job_id)
-        ).all()
-    )
     rungs: dict[UUID, list[Rung]] = {id_: [] for id_ in ids}
     for rung in session.scalars(
         select(Rung).where(Rung.job_id.in_(ids)).order_by(Rung.attempt, Rung.position)
     ):
         rungs[rung.job_id].append(rung)
-    return [
-        JobView(
-            job, names[job.model_id], versions.get(job.id), rungs[job.id], counts.get(job.id, 0)
-        )
-        for job in jobs
-    ]
+    return [JobView(job, names[job.model_id], versions.get(job.id), rungs[job.id]) for job in jobs]

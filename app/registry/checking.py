@@ -235,6 +235,7 @@ def _look_back(session: Session, model: RegisteredModel) -> None:
     since = select(DeletionRequest).where(
         DeletionRequest.received_at >= model.created_at,
         limited_to_it,
+        DeletionRequest.cancelled_at.is_(None),
         DeletionRequest.status.not_in([RequestStatus.CANCELLED, RequestStatus.REJECTED]),
     )
     if model.status == ModelStatus.READY:

@@ -16,7 +16,7 @@ from app.tables.derived import (
     ReferenceLoss,
     ReferenceSet,
 )
-from app.tables.jobs import Rung, UnlearningJob
+from app.tables.jobs import Cohort, Rung, UnlearningJob
 from app.tables.registry import ManifestEntry, ModelVersion, RegisteredModel
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "AuditNode",
     "AuditPending",
     "Base",
+    "Cohort",
     "DeletionRequest",
     "Erasure",
     "GradientLedger",

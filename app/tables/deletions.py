@@ -42,6 +42,8 @@ class DeletionRequest(Base):
     status: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(default=now)
     due_at: Mapped[datetime | None]
+    # Withdrawn: no model that is still being checked will add to it.
+    cancelled_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
@@ -73,6 +75,11 @@ class Erasure(Base):
             postgresql_where=text("status = 'pending'"),
         ),
         Index(None, "job_id"),
+        Index(
+            "ix_erasures_of_a_cohort",
+            "cohort_id",
+            postgresql_where=text("status = 'pending' AND cohort_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -80,8 +87,11 @@ class Erasure(Base):
     model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id"))
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("unlearning_jobs.id"))
     version_id: Mapped[UUID | None] = mapped_column(ForeignKey("model_versions.id"))
+    cohort_id: Mapped[UUID | None] = mapped_column(ForeignKey("cohorts.id"))
     sample_count: Mapped[int]
     status: Mapped[str]
+    # Why it needs attention.
+    problem: Mapped[str | None]
     due_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]

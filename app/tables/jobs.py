@@ -29,6 +29,7 @@ class UnlearningJob(Base):
             postgresql_where=text("status IN ('queued', 'running')"),
         ),
         Index(None, "created_at", "id"),
+        Index(None, "model_id", "created_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -36,11 +37,25 @@ class UnlearningJob(Base):
     parent_version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"))
     policy: Mapped[dict[str, Any]]
     seed: Mapped[int]
+    erasure_count: Mapped[int] = mapped_column(default=0)
     sample_count: Mapped[int]
+    # The nearest legal deadline in the batch.
+    due_at: Mapped[datetime | None]
+    # Set where the batch is a part of one that failed.
+    cohort_id: Mapped[UUID | None] = mapped_column(ForeignKey("cohorts.id"))
     # Pays off the model's unlearning debt: only the exact method will do.
     rebase: Mapped[bool] = mapped_column(default=False)
     status: Mapped[str]
+    # Claims, however they ended.
     attempts: Mapped[int] = mapped_column(default=0)
+    # Claims that ended in an error or in silence; their number is bounded.
+    failures: Mapped[int] = mapped_column(default=0)
+    # Claims that ended because somebody withdrew an erasure of the batch.
+    interruptions: Mapped[int] = mapped_column(default=0)
+    # Nobody may claim it earlier: the pause after an error.
+    not_before: Mapped[datetime | None]
+    # Most records in one step, after memory ran out with more.
+    batch_limit: Mapped[int | None]
     # Raised by every claim; what a former holder of the lease still writes is refused by it.
     fence: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -50,6 +65,18 @@ class UnlearningJob(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class Cohort(Base):
+    """Erasures of a batch that failed, apart from the others to find the one it failed for."""
+
+    __tablename__ = "cohorts"
+    __table_args__ = (Index(None, "origin_job_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    # The batch that failed first, whatever its parts were split into since.
+    origin_job_id: Mapped[UUID] = mapped_column(ForeignKey("unlearning_jobs.id", use_alter=True))
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Rung(Base):

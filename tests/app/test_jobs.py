@@ -19,10 +19,11 @@ from app.jobs.publication import NewVersion
 from app.statuses import RungOutcome
 from app.tables import Erasure, ManifestEntry, ModelVersion, UnlearningJob
 from lethe.policy import Batching, Debt, Policy
+from tests.patience import DAY, tries
 
 REQUESTS = "/v1/deletion-requests"
 LEASE = timedelta(seconds=60)
-NOW = Policy(batching=Batching(max_wait=timedelta(0)), debt=Debt(max_share=1.0))
+NOW = Policy(batching=Batching(max_wait=timedelta(0), max_splits=0), debt=Debt(max_share=1.0))
 RUNG = Attempted(
     0, "iau", "approximate", RungOutcome.PASSED, {"outcome": "passed"}, {"seconds": 1.5}, 1.5
 )
@@ -134,7 +135,7 @@ def test_a_stolen_lease_publishes_nothing(client: TestClient, claimed: Job) -> N
             update(UnlearningJob).values(lease_expires_at=text("now() - interval '1s'"))
         )
     with transaction() as session:
-        outcome.expire(session, attempts=5)
+        outcome.expire(session, tries(5), DAY)
     thief = claim(claimed.id)
     assert thief is not None
     assert thief.fence == claimed.fence + 1
@@ -143,7 +144,7 @@ def test_a_stolen_lease_publishes_nothing(client: TestClient, claimed: Job) -> N
         lambda session: outcome.record(session, claimed, RUNG),
         lambda session: outcome.refuse(session, claimed, [RUNG]),
         lambda session: outcome.fail(session, claimed, "x"),
-        lambda session: outcome.give_back(session, claimed, "x", 5),
+        lambda session: outcome.give_back(session, claimed, "x", tries(5)),
     ):
         with pytest.raises(LeaseLost), transaction() as session:
             act(session)
@@ -167,7 +168,7 @@ def test_a_lease_that_is_renewed_does_not_run_out(claimed: Job) -> None:
         )
         leases.renew(session, claimed, LEASE, {"phase": "iau", "fraction": 0.5})
     with transaction() as session:
-        outcome.expire(session, attempts=5)
+        outcome.expire(session, tries(5), DAY)
         job = session.get_one(UnlearningJob, claimed.id)
         assert (job.status, job.progress) == ("running", {"phase": "iau", "fraction": 0.5})
 
@@ -179,7 +180,7 @@ def test_a_job_that_dies_too_often_needs_attention(client: TestClient, claimed: 
                 update(UnlearningJob).values(lease_expires_at=text("now() - interval '1s'"))
             )
         with transaction() as session:
-            outcome.expire(session, attempts=2)
+            outcome.expire(session, tries(2), DAY)
         again = claim(claimed.id)
         assert (again is not None) is (attempt == 2)
     job = client.get(f"/v1/jobs/{claimed.id}").json()
@@ -191,7 +192,7 @@ def test_a_job_that_dies_too_often_needs_attention(client: TestClient, claimed: 
 
 def test_a_passing_error_queues_the_job_again(claimed: Job) -> None:
     with transaction() as session:
-        outcome.give_back(session, claimed, "OSError in x.py:1", attempts=5)
+        outcome.give_back(session, claimed, "OSError in x.py:1", tries(5))
     again = claim(claimed.id)
     assert again is not None
     assert (again.attempt, again.seed) == (2, claimed.seed)

@@ -17,6 +17,7 @@ from app.errors import LeaseLost
 from app.jobs import leases, outcome
 from app.settings import settings
 from app.tables import UnlearningJob
+from tests.patience import DAY, tries
 from workers import ladder, run
 from workers.heartbeat import BEATS_PER_LEASE, Heartbeat
 from workers.unlearning.contract import Context
@@ -68,7 +69,7 @@ def test_a_lease_outlives_work_that_takes_longer_than_it(
 
     def enough() -> bool:
         with transaction() as session:
-            outcome.expire(session, attempts=5)  # the sweep finds nothing to take back
+            outcome.expire(session, tries(5), DAY)  # the sweep finds nothing to take back
         seen.append(lease_end())
         return time.monotonic() - started > 5
 
@@ -100,7 +101,7 @@ def test_work_stops_between_batches_when_its_lease_is_stolen(
                     update(UnlearningJob).values(lease_expires_at=text("now() - interval '1 s'"))
                 )
             with transaction() as session:
-                outcome.expire(session, attempts=5)
+                outcome.expire(session, tries(5), DAY)
             with transaction() as session:
                 assert leases.claim(session, job_id, "thief", timedelta(minutes=1)) is not None
         return False

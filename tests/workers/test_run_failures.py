@@ -13,6 +13,7 @@ from app.db import transaction
 from app.jobs import leases, outcome, publication
 from app.settings import settings
 from app.tables import UnlearningJob
+from tests.patience import DAY, tries
 from workers import run
 
 FORGOTTEN = tuple(f"person-{index}" for index in range(40))
@@ -36,7 +37,7 @@ def die_and_be_swept() -> None:
             update(UnlearningJob).values(lease_expires_at=text("now() - interval '1 second'"))
         )
     with transaction() as session:
-        outcome.expire(session, attempts=5)
+        outcome.expire(session, tries(5), DAY)
 
 
 POINTS = {
@@ -47,7 +48,7 @@ POINTS = {
     "before the weights have their name": ("os.replace", "before"),
     "after the weights are written": ("app.artifacts.Incoming.keep", "after"),
     "in the publishing transaction": ("app.jobs.publication._withdraw_parent", "after"),
-    "at the end of the publishing transaction": ("app.jobs.publication.end_erasures", "after"),
+    "at the end of the publishing transaction": ("app.jobs.publication.settle", "after"),
 }
 
 
