@@ -1,16 +1,65 @@
 """The artifact store: immutable files named by their SHA-256, whole or not there at all."""
 
+import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
+from app.db import lock
 from app.errors import ContentTooLarge, StorageFailed
 
 DIGEST_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+INCOMING_PREFIX = ".incoming-"
+ALGORITHM = "sha256"
+
+
+def lock_file(session: Session, digest: str, *, shared: bool = False) -> None:
+    """Hold a file's lock until the transaction ends.
+
+    Whoever removes a file takes it, and looks for rows that name the file. Whoever makes a row
+    name a file shares it, and looks for the file. So neither misses what the other did.
+    """
+    # The name by which app.derived.ledgers locks its files: a store has one kind of file.
+    lock(session, f"ledger-file/{digest}", shared=shared)
+
+
+def is_being_written(path: Path) -> bool:
+    """Tell whether the writer of an incoming file still lives, where the file system has locks."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def discard(path: Path) -> None:
+    """Delete a file that nobody writes or needs any more, for good.
+
+    Raises:
+        StorageFailed: the store is read-only or broken.
+
+    """
+    try:
+        path.unlink(missing_ok=True)
+        _fsync_folder(path.parent)  # or a crash may bring the file back
+    except OSError as error:
+        raise _storage_failed(error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +84,13 @@ class Incoming:
         self._size = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=folder)
+            descriptor, name = tempfile.mkstemp(prefix=INCOMING_PREFIX, dir=folder)
         except OSError as error:
             raise _storage_failed(error) from error
+        # The kernel drops it when this process dies, however that happens. Where a file system has
+        # no locks, the age of a file has to tell a writer at work from a dead one.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.path = Path(name)
         self._file = os.fdopen(descriptor, "wb")
 
@@ -47,8 +100,12 @@ class Incoming:
 
     def __exit__(self, *_: object) -> None:
         """Remove the file unless it was kept."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        # Closing tries once more to write what a full disk did not take. The error that matters
+        # was raised before; what cannot be removed now, the scrub finds.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes.
@@ -124,8 +181,34 @@ class ArtifactStore:
         """Return the path of a stored file; None if there is none of this digest."""
         if not DIGEST_PATTERN.fullmatch(digest):
             return None
-        path = _path(self.folder, digest)
+        path = self.path_of(digest)
         return path if path.is_file() else None
+
+    def require_room(self, size_bytes: int) -> None:
+        """Refuse work of hours whose outcome would have no place; no promise that there is one.
+
+        Raises:
+            StorageFailed: fewer bytes than this are free.
+
+        """
+        try:
+            free_bytes = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise _storage_failed(error) from error
+        if free_bytes < size_bytes:
+            raise StorageFailed(
+                f"The artifact store has {free_bytes} bytes left, and the new version needs "
+                f"{size_bytes}."
+            )
+
+    def path_of(self, digest: str) -> Path:
+        """Return where the file of this digest lies, or would lie."""
+        return _path(self.folder, digest)
+
+    def hold(self, session: Session, digest: str) -> Path | None:
+        """Find a file that a row is to name, and keep it from being removed until the commit."""
+        lock_file(session, digest, shared=True)
+        return self.find(digest)
 
     def remove(self, digest: str) -> None:
         """Delete a file for good; one that is not there is as good as deleted.
@@ -137,17 +220,13 @@ class ArtifactStore:
         path = self.find(digest)
         if path is None:
             return
-        try:
-            path.unlink(missing_ok=True)
-            _fsync_folder(path.parent)  # or a crash may bring the file back
-        except OSError as error:
-            raise _storage_failed(error) from error
+        discard(path)
 
 
 def _path(folder: Path, digest: str) -> Path:
     hexadecimal = digest.removeprefix("sha256:")
     # Two levels, since some file systems and tools are slow with very full folders.
-    return folder / "sha256" / hexadecimal[:2] / hexadecimal
+    return folder / ALGORITHM / hexadecimal[:2] / hexadecimal
 
 
 def _fsync_folder(folder: Path) -> None:

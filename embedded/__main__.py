@@ -1,13 +1,30 @@
-"""`python -m embedded serve`: the whole service on this machine, until Ctrl-C."""
+"""`python -m embedded serve`: the whole service on this machine, until Ctrl-C.
+
+`python -m embedded scrub`: check what it stored, whether it runs or not.
+"""
 
 import argparse
 import signal
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-from embedded.errors import EmbeddedError
-from embedded.state import DEFAULT_FOLDER
-from embedded.supervisor import DEFAULT_PORT, Supervisor
+from embedded.commands import API_KEY, ID_KEY, SCRUB
+from embedded.errors import EmbeddedError, FolderRefused
+from embedded.postgres import DATABASE, ROLE
+from embedded.server import HOST
+from embedded.servers import Servers
+from embedded.state import DEFAULT_FOLDER, load_secrets
+from embedded.supervisor import (
+    BROKER_URL,
+    DATABASE_URL,
+    DEFAULT_PORT,
+    ROOT,
+    Supervisor,
+    environment_for,
+    urls_from_environment,
+)
 from embedded.terminal import open_standard_streams, say
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,6 +43,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("--verbose", action="store_true", help="repeat all logs here")
     command.set_defaults(run=serve)
+    command = commands.add_parser(
+        "scrub", help="find damaged and forgotten files, while the service runs or not"
+    )
+    command.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help="where the state lies (%(default)s)"
+    )
+    command.add_argument(
+        "options", nargs="*", metavar="-- OPTION", help="passed on to `python -m app.scrub`"
+    )
+    command.set_defaults(run=scrub)
     return parser.parse_args(arguments)
 
 
@@ -62,6 +89,60 @@ def run(supervisor: Supervisor) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def scrub(options: argparse.Namespace) -> int:
+    """Run the scrub on a state folder; returns its exit status, or 2 when it cannot start."""
+    folder = options.folder.resolve()
+    stop_at_first_signal()
+    try:
+        with ExitStack() as resources:
+            database, broker = urls_from_environment() or (_database(folder, resources), "redis://")
+            service = {
+                "LETHE_MODE": "embedded",
+                "LETHE_ARTIFACTS_FOLDER": str(folder / "artifacts"),
+                DATABASE_URL: database,
+                BROKER_URL: broker,  # a scrub never asks it
+            }
+            return subprocess.run(
+                [sys.executable, "-m", *SCRUB.command, *options.options],
+                env=environment_for(SCRUB, service, dict.fromkeys((API_KEY, ID_KEY), "")),
+                cwd=ROOT,
+                check=False,
+            ).returncode
+    except KeyboardInterrupt:
+        say("Stopped")
+    except EmbeddedError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _database(folder: Path, resources: ExitStack) -> str:
+    """The URL of the folder's private database, which is started if the service does not run."""
+    if not (folder / "data" / "postgres").exists():
+        raise FolderRefused(f"{folder} holds no service's state; choose another --folder")
+    try:
+        servers = resources.enter_context(Servers(folder, only="postgres"))
+    except FolderRefused:
+        port = _running_port(folder)
+        if port is None:
+            raise
+    else:
+        return servers.database_url
+    password = load_secrets(folder).database_password
+    # Should the port be somebody else's by now, they must not be told the password.
+    asked = "require_auth=scram-sha-256"
+    return f"postgresql+psycopg://{ROLE}:{password}@{HOST}:{port}/{DATABASE}?{asked}"
+
+
+def _running_port(folder: Path) -> int | None:
+    """Where the folder's PostgreSQL listens; None when it is not up."""
+    try:
+        lines = (folder / "data" / "postgres" / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return None
+    # PostgreSQL's own file: the port is its fourth line, the eighth says how far it is.
+    return int(lines[3]) if len(lines) >= 8 and lines[7].strip() == "ready" else None
 
 
 if __name__ == "__main__":

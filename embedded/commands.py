@@ -45,7 +45,7 @@ WORKER = Program(
     secrets=frozenset({ID_KEY}),
     # Threads that wait for work would otherwise spin, and starve the API on a small machine.
     environment=MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE"}),
-    # A job in training may finish a batch; one that is cut off is claimed again after the restart.
+    # A job is given back within ten seconds, and what holds on is killed by then.
     grace_seconds=20.0,
 )
 
@@ -60,3 +60,6 @@ SCHEDULER = Program(
 )
 
 PROGRAMS = (API, WORKER, SCHEDULER)
+
+# Ends by itself, and answers on the terminal that it was asked from.
+SCRUB = Program("scrub", ("app.scrub",))

@@ -1,5 +1,6 @@
 """Say what went wrong without quoting it: a recipe's exception may hold a sample ID."""
 
+import os
 import traceback
 from pathlib import PurePath
 
@@ -25,8 +26,12 @@ def describe(error: BaseException) -> str:
     """Return the type and the place of an error, and its words only if they are our own."""
     if isinstance(error, OWN):
         return f"{type(error).__name__}: {error}"
+    kind = type(error).__name__
+    if isinstance(error, OSError) and isinstance(error.errno, int):
+        # The system's words for the number; the error's own may quote a file's name.
+        kind += f" ({os.strerror(error.errno)})"
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
-        return type(error).__name__
+        return kind
     place = PurePath(frames[-1].filename)
-    return f"{type(error).__name__} in {place.parent.name}/{place.name}:{frames[-1].lineno}"
+    return f"{kind} in {place.parent.name}/{place.name}:{frames[-1].lineno}"

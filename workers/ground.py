@@ -1,5 +1,6 @@
 """What every rung of a job starts from: recipe, parent, data, and what is kept beside them."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,16 +66,19 @@ def prepare(job: Job, id_key: bytes, store: ArtifactStore) -> Ground:
 
     Raises:
         UnknownRecipe, DataChanged, Corrupted: the job cannot be done as things are.
+        StorageFailed: what it makes would have no place.
 
     """
     device = set_up_device()
     recipe = find_recipe(job.recipe)
     if job.batch_limit is not None:
+        recipe = copy.copy(recipe)  # an installed instance serves other jobs, too
         recipe.batch_size = min(recipe.batch_size, job.batch_limit)
     path = store.find(job.parent_digest)
     if path is None:
         raise Corrupted(f"the artifact store lacks {job.parent_digest}")
     parent = load_state(path, job.parent_digest)
+    store.require_room(path.stat().st_size)
     data = split(recipe, id_key, job.data_fingerprint, job.forget_digests, job.forgotten_digests)
     targets, judges = _expected(job, data)
     model = recipe.build_model()

@@ -13,7 +13,7 @@ import structlog
 from app.artifacts import ArtifactStore
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.errors import LeaseLost
+from app.errors import LeaseLost, StorageFailed
 from app.jobs import leases, outcome, publication
 from app.jobs.backoff import retrying
 from app.jobs.leases import Job
@@ -70,20 +70,25 @@ def _run(job: Job, heartbeat: Heartbeat) -> None:
             end = partial(_refuse, job, climbed.rungs)
         else:
             heartbeat.report("publish", 0.0)
-            end = partial(_publish, job, _store(store, climbed), climbed.rungs)
+            end = partial(_publish, job, store, _store(store, climbed), climbed.rungs)
     except Stopping:
         end = partial(_release, job)
     except (LeaseLost, Cancelled):
         raise
     except Exception as error:  # noqa: BLE001  # a worker outlives whatever a recipe does
         end = partial(_give_up, job, error)
-    while_held(heartbeat, end)
+    try:
+        while_held(heartbeat, end)
+    except StorageFailed as error:  # somebody removed the new weights before a row named them
+        while_held(heartbeat, partial(_give_up, job, error))
 
 
-def _publish(job: Job, new: NewVersion, rungs: Sequence[Attempted]) -> None:
+def _publish(job: Job, store: ArtifactStore, new: NewVersion, rungs: Sequence[Attempted]) -> None:
     with transaction() as session:
         version = publication.published_by(session, job)
         if version is None:
+            if store.hold(session, new.digest) is None:
+                raise StorageFailed("The new weights are gone from the artifact store.")
             version = publication.publish(session, job, new, rungs)
             reach(CrashPoint.PUBLISH_BEFORE_COMMIT)
     reach(CrashPoint.PUBLISH_AFTER_COMMIT)
@@ -95,7 +100,10 @@ def _store(store: ArtifactStore, climbed: Climbed) -> NewVersion:
     chosen = climbed.rungs[-1]
     if climbed.state is None or chosen.guarantee is None:
         raise RuntimeError("no rung has weights to store")
-    stored = store.put([dump_state(climbed.state)])
+    with store.incoming() as file:
+        file.write(dump_state(climbed.state))
+        reach(CrashPoint.ARTIFACT_BEFORE_RENAME)
+        stored = file.keep()
     reach(CrashPoint.ARTIFACT_WRITTEN)
     return NewVersion(
         digest=stored.digest,

@@ -47,7 +47,7 @@ def cancel(session: Session, request_id: UUID) -> Cancellation:
     lock(session, "registry", shared=True)
     jobs, erasures = _lock(session, request_id)
     request = session.get_one(
-        DeletionRequest, request_id, with_for_update=True, populate_existing=True
+        DeletionRequest, request_id, with_for_update={"key_share": True}, populate_existing=True
     )
     withdrawn = [
         erasure
@@ -112,11 +112,11 @@ def _lock(
                 UnlearningJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
             )
             .order_by(UnlearningJob.id)
-            .with_for_update()
+            .with_for_update(key_share=True)
             .execution_options(populate_existing=True)
         ).all()
         erasures = session.scalars(
-            of_request.with_for_update().execution_options(populate_existing=True)
+            of_request.with_for_update(key_share=True).execution_options(populate_existing=True)
         ).all()
         locked: dict[UUID | None, UnlearningJob] = {job.id: job for job in jobs}
         scheduled = {e.job_id for e in erasures if e.status == ErasureStatus.SCHEDULED}

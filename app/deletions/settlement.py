@@ -98,7 +98,8 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
         .where(DeletionRequest.id.in_(request_ids))
         # In one order, so that two transactions that settle the same requests wait, not deadlock.
         .order_by(DeletionRequest.id)
-        .with_for_update()
+        # Not their keys: new erasures refer to these, and need not wait.
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).all()
     statuses: dict[UUID, set[str]] = {request.id: set() for request in requests}

@@ -51,6 +51,9 @@ class JobAnswer(Answer):
         description="How many ended because an erasure of the batch was withdrawn."
     )
     not_before: datetime | None = Field(description="End of the pause after an error.")
+    batch_limit: int | None = Field(
+        description="Most records in a step, after memory ran out with more."
+    )
     progress: Progress | None
     error: str | None
     version: VersionName | None = Field(description="The version that the job published.")
@@ -82,6 +85,7 @@ def describe(view: JobView) -> JobAnswer:
         failures=job.failures,
         interruptions=job.interruptions,
         not_before=job.not_before,
+        batch_limit=job.batch_limit,
         progress=None if job.progress is None else Progress(**job.progress),
         error=job.error,
         version=version_name(view.version),

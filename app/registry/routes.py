@@ -89,9 +89,10 @@ def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
 )
 def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.ModelAnswer:
     """Register a model. A worker checks it; then it is `ready`, or `rejected` with all reasons."""
-    if _store().find(body.checkpoint) is None:
-        raise UnknownCheckpoint(f"Upload it first: POST {CHECKPOINTS}.")
     with transaction() as session:
+        # Held, or a scrub could remove it as nobody's before the row says whose it is.
+        if _store().hold(session, body.checkpoint) is None:
+            raise UnknownCheckpoint(f"Upload it first: POST {CHECKPOINTS}.")
         model = service.register(session, body.name, body.recipe, body.checkpoint, body.policy)
     queue.nudge(queue.CHECK_MODEL, model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
