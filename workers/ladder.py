@@ -115,6 +115,7 @@ def _unlearn(ground: Ground, name: MethodName, heartbeat: Heartbeat) -> Unlearne
         cancelled=heartbeat.is_lost,
         targets=ground.targets,
         ledger=ground.ledger,
+        largest_batch=ground.job.batch_limit,
     )
     data = ground.data
     return method_for(name, ground.job.policy.options).unlearn(

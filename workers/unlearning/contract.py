@@ -40,6 +40,9 @@ class Context:
     float64 on the CPU; NaN where unknown. None for a model without references."""
     ledger: GradientSum | None = None
     """Gradient sum over the forget and the retain set at the parent's weights, if one is kept."""
+    largest_batch: int | None = None
+    """Most records that a batch may hold, after memory ran out with more; the recipe's own
+    ``batch_size`` keeps to it already. None where nothing limits it."""
 
     def check(self) -> None:
         """Raise Cancelled if the caller no longer wants the result."""
