@@ -42,6 +42,19 @@ PRODUCT: Mapping[str, tuple[MethodName, MethodOptions]] = {
 METHODS = (ORIGINAL, RETRAIN, OTHER_SEED, *BASELINES, *PRODUCT, LADDER)
 
 
+def other_seeds(count: int) -> tuple[str, ...]:
+    """Return the names of that many retrains that differ from the retrain in the seed alone."""
+    return (OTHER_SEED, *(f"{OTHER_SEED}_{number}" for number in range(2, count + 1)))
+
+
+def number_of_other_seed(method: str) -> int | None:
+    """Return which of these retrains it is, from one; None for any other method."""
+    name, _, number = method.partition(f"{OTHER_SEED}_")
+    if method == OTHER_SEED:
+        return 1
+    return None if name else int(number)
+
+
 def arm_of(name: MethodName, policy: Policy, has_references: bool) -> str:
     """Return the arm that does what the policy does with the method of this name.
 

@@ -35,6 +35,7 @@ QUICK = {
     "shares": [5.0, 10.0],
     "deletions": ["random"],
     "seeds": [0, 1],
+    "retrains": 1,
 }
 
 
@@ -78,6 +79,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--deletions", nargs="+", choices=("random", "class"))
     add("--seeds", nargs="+", type=int, metavar="SEED")
     add("--methods", nargs="+", choices=arms.METHODS, metavar="NAME", help=", ".join(arms.METHODS))
+    add("--retrains", type=int, metavar="N", help="with other seeds, to hold the retrain against")
     add("--references", type=int, default=Policy().references.count, help="0 for none")
     add("--out", type=Path, default=FOLDER / "results.jsonl", help="one JSON object a row")
     add("--cache", type=Path, default=FOLDER / "models", help="folder of trained models")
@@ -91,12 +93,15 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "deletions": ["random", "class"],
         "seeds": [0, 1, 2],
         "methods": list(arms.METHODS),
+        "retrains": 3,
     }
     for name, default in (whole | (QUICK if asked.quick else {})).items():
         if getattr(asked, name) is None:
             setattr(asked, name, default)
     if not all(0 < share < 100 for share in asked.shares):
         parser.error("a share lies between 0 and 100 percent")
+    if asked.retrains < 1:
+        parser.error("the noise floor takes at least one more retrain")
     if asked.references < 0 or asked.references % 4:
         parser.error("the number of references is a multiple of 4")
     return asked
@@ -120,7 +125,7 @@ def open_workshop(name: str, asked: argparse.Namespace) -> Workshop:
 def rows_of(workshop: Workshop, asked: argparse.Namespace, known: dict[Key, Row]) -> Iterator[Row]:
     """Yield the rows that are asked for and not known yet."""
     policy = Policy()
-    methods = ordered(asked.methods, policy, workshop.expectations is not None)
+    methods = ordered(asked.methods, policy, workshop.expectations is not None, asked.retrains)
     for deletion, percent in deletions(asked.deletions, asked.shares):
         for seed in asked.seeds:
             forget, cell = cell_of(workshop, deletion, percent / 100, seed)
@@ -149,12 +154,17 @@ def cell_of(workshop: Workshop, deletion: str, share: float, seed: int) -> tuple
     return forget, Cell(workshop.dataset, deletion, share, seed)
 
 
-def ordered(methods: Sequence[str], policy: Policy, has_references: bool) -> list[str]:
+def ordered(
+    methods: Sequence[str], policy: Policy, has_references: bool, retrains: int
+) -> list[str]:
     """Return the methods with those that they are held against or built from, which come first."""
     needed = {*methods, arms.RETRAIN}
     if arms.LADDER in needed:
         needed |= {arms.arm_of(name, policy, has_references) for name in policy.ladder}
     rest = [method for method in arms.METHODS if method in needed - {arms.RETRAIN}]
+    if arms.OTHER_SEED in rest:
+        place = rest.index(arms.OTHER_SEED)
+        rest[place : place + 1] = arms.other_seeds(retrains)
     return [arms.RETRAIN, *rest]
 
 

@@ -30,6 +30,7 @@ from workers.unlearning.verification import Measurement, measure, verify
 # Far apart, so that no two models of a data set are trained from one seed.
 RETRAIN_SEED = 1_000
 OTHER_SEED = 2_000
+APART = 10_000
 
 
 def prepare(workshop: Workshop, cell: Cell, forget: list[int], policy: Policy) -> Ground:
@@ -61,7 +62,7 @@ def prepare(workshop: Workshop, cell: Cell, forget: list[int], policy: Policy) -
         ledger=ledger,
         ledger_took=ledger_took,
         retrain=partial(retrain, RETRAIN_SEED + cell.seed),
-        other_seed=partial(retrain, OTHER_SEED + cell.seed),
+        other_seed=lambda number: retrain(OTHER_SEED + (number - 1) * APART + cell.seed),
         before=_measure(workshop, parts, judges, policy, original.tensors),
     )
 
@@ -90,7 +91,8 @@ class Ground:
     ledger: GradientSum
     ledger_took: Took
     retrain: Callable[[], Kept]
-    other_seed: Callable[[], Kept]
+    other_seed: Callable[[int], Kept]
+    """Called with the number of the retrain, from one."""
     before: Measurement
 
     def row(self, method: str, done: Mapping[str, Row]) -> Row:
@@ -110,8 +112,9 @@ class Ground:
     def _unlearn(self, method: str) -> tuple[Unlearned, Took]:
         if method == arms.ORIGINAL:
             return Unlearned(self.original.tensors, "approximate", {}), NOTHING
-        if method in (arms.RETRAIN, arms.OTHER_SEED):
-            kept = self.retrain() if method == arms.RETRAIN else self.other_seed()
+        other = arms.number_of_other_seed(method)
+        if method == arms.RETRAIN or other is not None:
+            kept = self.retrain() if other is None else self.other_seed(other)
             return Unlearned(kept.tensors, "exact", {}), kept.took
         unlearn = arms.BASELINES.get(method) or method_for(*arms.PRODUCT[method]).unlearn
         parts = self.parts

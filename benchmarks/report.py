@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,8 +22,9 @@ computed, which need not be the whole grid.
 
 - **RA**, **UA**, **TA**: accuracy on retained, on deleted, and on never-seen data (the judging half
   of the holdout). **gap**: mean |difference from the retrain| of the three, ± its standard
-  deviation over seeds. The **noise floor** is the gap between two retrains that differ
-  in the seed alone: below it, no method can be told from retraining.
+  deviation over seeds. The **noise floor** is the gap between two retrains that differ in the seed
+  alone, a mean over pairs of the retrain with each of the others: below it, no method can be told
+  from retraining.
 - **AUC**: membership-inference attacks, deleted against never-seen records; one half says nothing.
   The *calibrated* one takes each record's own difficulty away, as models that never saw it (the
   judges) know it. **TPR**: of the calibrated attack, at 1 % false positives.
@@ -111,8 +113,18 @@ def _title(deletion: str, share: float, of_deletion: Sequence[Line]) -> str:
     records = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
     what = "One whole class" if deletion == "class" else f"{100 * share:g} % at random"
-    floor = _number(rows[0].noise_floor)
-    return f"{what}: {records} records; seeds {seeds}; noise floor {floor}"
+    return f"{what}: {records} records; seeds {seeds}; noise floor {_floor(rows)}"
+
+
+def _floor(rows: Sequence[Row]) -> str:
+    pairs = [row for row in rows if arms.number_of_other_seed(row.method) and row.gap is not None]
+    gaps = [row.gap for row in pairs if row.gap is not None]
+    first = [row.gap for row in pairs if row.method == arms.OTHER_SEED and row.gap is not None]
+    told = _number(rows[0].noise_floor)
+    if len(gaps) > len(first) > 0:
+        spread, mean = statistics.stdev(gaps), statistics.fmean(first)
+        told += f" ± {spread:.3f} of {len(gaps)} pairs ({mean:.3f} of each seed's first)"
+    return told
 
 
 def _number(number: float | None) -> str:

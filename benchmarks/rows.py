@@ -55,7 +55,7 @@ class Row:
     gap: float | None = None
     """Mean of |difference from the retrain| of the three."""
     noise_floor: float | None = None
-    """The gap between retrains that differ in the seed alone; mean over this deletion's seeds."""
+    """The gap between retrains that differ in the seed alone; mean over this deletion's pairs."""
     auc_loss: float | None = None
     auc_entropy: float | None = None
     auc_calibrated: float | None = None
@@ -125,7 +125,7 @@ def with_noise_floors(rows: Mapping[Key, Row]) -> dict[Key, Row]:
     """Return the rows, each with the mean gap of its deletion's other-seed retrains."""
     gaps: dict[tuple[str, str, float | None], list[float]] = defaultdict(list)
     for row in rows.values():
-        if row.method == arms.OTHER_SEED and row.gap is not None:
+        if arms.number_of_other_seed(row.method) is not None and row.gap is not None:
             gaps[row.cell.deletion_key].append(row.gap)
     floors = {deletion: sum(found) / len(found) for deletion, found in gaps.items()}
     return {

@@ -52,16 +52,18 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     for row in rows:
         share = row.share if row.deletion == "random" else 0.0
         place = (datasets.index(row.dataset), kinds.index(row.deletion), share)
-        together.setdefault((*place, arms.METHODS.index(row.method)), []).append(row)
+        # Retrains with other seeds are all alike: one line shows every one of them.
+        shown = arms.OTHER_SEED if arms.number_of_other_seed(row.method) else row.method
+        together.setdefault((*place, arms.METHODS.index(shown)), []).append(row)
     return [
         Line(
             dataset=found[0].dataset,
             deletion=found[0].deletion,
             share=share,
-            method=found[0].method,
-            rows=tuple(sorted(found, key=lambda row: row.seed)),
+            method=arms.METHODS[method],
+            rows=tuple(sorted(found, key=lambda row: (row.seed, row.method))),
         )
-        for (_, _, share, _), found in sorted(together.items(), key=lambda item: item[0])
+        for (_, _, share, method), found in sorted(together.items(), key=lambda item: item[0])
     ]
 
 

@@ -47,7 +47,9 @@ class NablaTauOptions(_Options):
         "takes the latter where the model has references.",
     )
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, description="Null for 1e-3 with `validation`, 1.5e-3 with `per_sample`."
+        None,
+        description="Null for 1e-3 with `validation`; with `per_sample`, for 1.5e-3, or 1.75e-3 "
+        "where so much is forgotten that records rest.",
     )
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
@@ -58,7 +60,7 @@ class NablaTauOptions(_Options):
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None,
         description="Passes over the forget set; null for int(3·|retain|/|forget|) loaders with "
-        "`validation`; with `per_sample`, for as many as make three quarters of a pass over the "
+        "`validation`; with `per_sample`, for as many as make six fifths of a pass over the "
         "retained data or 30 steps, at most 15.",
     )
     alpha_start: Annotated[float, Field(ge=0, le=1)] | None = Field(

@@ -62,7 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path) -> Callable[..., int]:
     def make(*further: str, out: str = "results.jsonl") -> int:
         places = ["--out", str(folder / out), "--cache", str(folder / "models")]
-        basic = ["--datasets", "tiny", "--shares", "20", "--seeds", "0", "1", "--references", "4"]
+        few = ["--references", "4", "--retrains", "2"]
+        basic = ["--datasets", "tiny", "--shares", "20", "--seeds", "0", "1", *few]
         return forgetting.main([*basic, *places, *further])
 
     return make

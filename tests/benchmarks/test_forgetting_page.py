@@ -30,6 +30,32 @@ def test_the_page_shows_means_over_seeds(whole: Any, folder: Path) -> None:
     assert "### One whole class" in page
 
 
+def test_the_page_shows_all_pairs_of_retrains_and_the_floor_of_the_first_alone(
+    whole: Any, folder: Path
+) -> None:
+    gaps = [
+        [whole["random", seed, f"retrain_other_seed{end}"]["gap"] for seed in (0, 1)]
+        for end in ("", "_2")
+    ]
+    title = next(t for t in (folder / "page.md").read_text().splitlines() if "16 records" in t)
+    every, first = np.ravel(gaps), np.mean(gaps[0])
+    assert title.endswith(
+        f"noise floor {every.mean():.3f} ± {every.std(ddof=1):.3f} of 4 pairs "
+        f"({first:.3f} of each seed's first)"
+    )
+    shown = next(
+        line
+        for line in lines([Row(**row) for row in whole.values()])
+        if (line.deletion, line.method) == ("random", "retrain_other_seed")
+    )
+    assert [row.gap for row in shown.rows] == [gaps[0][0], gaps[1][0], gaps[0][1], gaps[1][1]]
+
+
+def test_a_floor_of_one_pair_a_seed_is_a_number_alone() -> None:
+    row = Row("tiny", "random", 0.2, 0, "retrain_other_seed", gap=0.25, noise_floor=0.25)
+    assert "seeds 0; noise floor 0.250\n" in report.page(lines([row]), None)
+
+
 def rows_to_draw() -> list[Row]:
     return [
         Row("tiny", "random", share, seed, method, gap=share * (1 + seed), time_ratio=share)

@@ -18,6 +18,7 @@ from workers.unlearning.contract import Context, Unlearned, require_records
 from workers.unlearning.errors import NotFinite
 from workers.unlearning.gradients import mean_loss
 from workers.unlearning.nabla_tau_batches import endless, loader, numbered_loader
+from workers.unlearning.nabla_tau_rest import Rest
 from workers.unlearning.nabla_tau_schedule import Schedule, schedule_for
 from workers.unlearning.nabla_tau_targets import Ceiling, Targets, targets_for
 from workers.unlearning.weights import distance, finite_state, state_on_cpu
@@ -27,27 +28,41 @@ PHASE = "unlearn nabla_tau"
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one pass over the forget set saw; losses are means over its steps, before each step."""
+    """What one pass over the forget set saw; losses are means over its steps, before each step.
+
+    None where there is no such number: nobody came up, or no record has a target of its own.
+    """
 
     alpha: float
     learning_rate: float
     validation_loss: float | None
-    """L_val as last taken; None where every record has a target of its own."""
-    forget_loss: float
+    """L_val as last taken."""
+    forget_loss: float | None
     retain_loss: float
     mean_target: float | None
-    """Mean of the records' own targets; None where the validation loss is the target."""
+    """Mean of the records' own targets."""
     below_target: float | None
-    """Share of the records whose loss was below their own target when they came up, or None."""
+    """Share of the records that came up whose loss was below their own target."""
+    resting: float
+    """Share of the records that did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A forget batch without those at rest, its records' positions, (B,), and B with them."""
+
+    batch: Any
+    positions: Tensor
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Mean losses of a forget and of a retain batch, and forget records below their target."""
+    """Mean losses of a forget and of a retain batch, and the forget records' shortfalls, (B,)."""
 
-    forget_loss: float
+    forget_loss: float | None
     retain_loss: float
-    below: int | None
+    shortfalls: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +96,18 @@ class NablaTau:
           + (1 - \alpha) \, L_r
 
     without the square, with which a few records of very high targets move everything. S steps, each
-    with b_r retained records, are three quarters of a pass over the retain set, or 30 if that is
-    more; E is what makes S steps, at most 15; that pass is never cut short. α stays as it is,
-    w / (1 + w) with w² = 15·|D_f| / (S·b_r). The learning rate falls to nothing, step by step. All
-    else is as above. ``auto`` takes ``per_sample`` where the context knows the target of at least
-    one record, and ``validation`` elsewhere.
+    with b_r retained records, are six fifths of a pass over the retain set, or 30 if that is
+    more; E is what makes S steps, at most 15; no pass is cut short. α stays as it is, w / (1 + w)
+    with w² = 20·|D_f| / (b_r·max(R, 40)). The learning rate falls to nothing, step by step. All
+    else is as above, but for the optimiser's step, which one kernel takes where it can: the same to
+    rounding. ``auto`` takes ``per_sample`` where the context knows the target of at least one
+    record, and ``validation`` elsewhere.
+
+    Most records are easy, lie at their targets from the start, and would be visited for nothing. So
+    where the visits cost more than the retained records do, 15·|D_f| > S·b_r, and in eval mode, a
+    record whose ReLU(τ_i − ℓ_i) was at most a tenth of the first epoch's mean of it *rests* for two
+    epochs: it is left out of the batches that it is drawn for, and counts in B as if its term were
+    zero. Visits being fewer, w² is then 24/20 and the learning rate 7/6 of what they are otherwise.
 
     ``network_mode`` is eval in the authors' two CIFAR notebooks, and train in the one that varies
     split and α and in the one for text.
@@ -120,7 +142,9 @@ class NablaTau:
         own = targets.own
         started = time.monotonic()
         before = state_on_cpu(model)
-        schedule = schedule_for(self.options, len(forget), len(retain), per_sample=own is not None)
+        schedule = schedule_for(
+            self.options, len(forget), len(retain), per_sample=own is not None
+        ).within(context.largest_batch)
         with context.seeded():
             epochs = list(self._epochs(model, forget, retain, holdout, context, schedule, targets))
             state = finite_state(model)
@@ -156,10 +180,14 @@ class NablaTau:
     ) -> Iterator[Epoch]:
         options = self.options
         generator = torch.Generator().manual_seed(context.seed)
-        forget_loader = numbered_loader(forget, schedule.forget_batch, context, generator)
+        size, rest = schedule.forget_batch, Rest(len(forget))
+        forget_loader = numbered_loader(forget, size, context, generator, lambda: rest.resting)
         retain_loader = loader(retain, schedule.retain_batch, context, generator)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=schedule.learning_rate, weight_decay=options.weight_decay
+            model.parameters(),
+            lr=schedule.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=schedule.fused and _can_be_fused(model),
         )
         scheduler = torch.optim.lr_scheduler.LinearLR(
             optimizer,
@@ -176,21 +204,22 @@ class NablaTau:
             if epoch % schedule.restart_every == 0:
                 retain_batches = endless(retain_loader)
             model.train(options.network_mode == "train")
-            rate, steps = float(optimizer.param_groups[0]["lr"]), []
+            rate, resting, steps = float(optimizer.param_groups[0]["lr"]), rest.share, []
             for step, (batch, positions) in enumerate(forget_loader, start=1):
                 context.check()
                 optimizer.zero_grad()
-                steps.append(
-                    _backward(
-                        model, batch, positions, next(retain_batches), context, alpha, ceiling
-                    )
-                )
+                drawn = _Drawn(batch, positions, min(size, len(forget) - (step - 1) * size))
+                done = _backward(model, drawn, next(retain_batches), context, alpha, ceiling)
+                if schedule.rests and done.shortfalls is not None:
+                    rest.met(positions, done.shortfalls)
+                steps.append(done)
                 optimizer.step()
                 if schedule.anneal_each_step:
                     scheduler.step()
-                done = (epoch + step / len(forget_loader)) / schedule.epochs
-                context.progress(PHASE, done)
-            yield _epoch(alpha, rate, validation_loss, ceiling, steps, len(forget))
+                context.progress(PHASE, (epoch + step / len(forget_loader)) / schedule.epochs)
+            yield _epoch(alpha, rate, validation_loss, ceiling, steps, resting)
+            if schedule.rests:
+                rest.end_epoch()
             alpha -= schedule.alpha_decay
             if not schedule.anneal_each_step:
                 scheduler.step()
@@ -198,23 +227,24 @@ class NablaTau:
 
 def _backward(
     model: nn.Module,
-    forget_batch: Any,
-    positions: Tensor,
+    drawn: _Drawn,
     retain_batch: Any,
     context: Context,
     alpha: float,
     ceiling: Ceiling,
 ) -> _Step:
-    # In train mode, batch normalisation sees the forget batch first and the retain batch last.
     recipe, device = context.recipe, context.device
-    losses = recipe.losses(model, to_device(forget_batch, device))  # (B,)
+    forget_loss, shortfalls, term = None, None, None
+    # In train mode, batch normalisation sees the forget batch first and the retain batch last.
+    if len(drawn.positions):
+        losses = recipe.losses(model, to_device(drawn.batch, device))  # (B,)
+        term, shortfalls = ceiling.term(losses, drawn.positions, drawn.size)  # (), (B,)
+        forget_loss = _finite(losses.mean().item(), "forget")
     L_r = recipe.losses(model, to_device(retain_batch, device)).mean()  # ()
-    term, below = ceiling.term(losses, positions)  # ()
-    loss = alpha * term + (1 - alpha) * L_r  # ()
-    forget_loss = _finite(losses.mean().item(), "forget")
     retain_loss = _finite(L_r.item(), "retain")
+    loss = (1 - alpha) * L_r if term is None else alpha * term + (1 - alpha) * L_r  # ()
     torch.autograd.backward(loss)
-    return _Step(forget_loss, retain_loss, below)
+    return _Step(forget_loss, retain_loss, shortfalls)
 
 
 def _epoch(
@@ -223,18 +253,25 @@ def _epoch(
     validation_loss: float,
     ceiling: Ceiling,
     steps: Sequence[_Step],
-    records: int,
+    resting: float,
 ) -> Epoch:
-    below = [step.below for step in steps if step.below is not None]
+    seen = [step.forget_loss for step in steps if step.forget_loss is not None]
+    met = [step.shortfalls for step in steps if step.shortfalls is not None]
     return Epoch(
         alpha,
         learning_rate,
         None if math.isnan(validation_loss) else validation_loss,
-        sum(step.forget_loss for step in steps) / len(steps),
+        sum(seen) / len(seen) if seen else None,
         sum(step.retain_loss for step in steps) / len(steps),
         ceiling.mean,
-        sum(below) / records if below else None,
+        float((torch.cat(met) > 0).double().mean()) if met else None,
+        resting,
     )
+
+
+def _can_be_fused(model: nn.Module) -> bool:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trained)
 
 
 def _finite(loss: float, which: str) -> float:

@@ -6,20 +6,26 @@ Letters: |D_f|, |D_r| records to forget and to retain; F, R their batches; b_f, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lethe.policy import NablaTauOptions
 
 PASSES = 15
-"""Visits after which a record has reached a target of its own.
+"""Epochs after which a record has reached a target of its own.
 
 Their number decides, and not that of the steps: far more of them carry records far beyond, since
 nothing pulls them back, and far fewer leave them where they were (measured in docs/forgetting.md).
 """
-RETAINED_SHARE = 0.75
-"""Share of the retained data that the steps towards such targets see, at most."""
+RETAINED_SHARE = 1.2
+"""Passes over the retained data that the steps towards such targets make, at most."""
 LEAST_STEPS = 30
 """On small data a share of one pass would be over before anything has moved."""
+LEAST_RETAINED = 40
+"""Batches of retained records by which the weight of the others is at least divided."""
+RATE, WEIGHT = 1.5e-3, 20.0
+"""Learning rate, and the weight of the term at as many records to forget as to retain, squared."""
+RESTED_RATE, RESTED_WEIGHT = 1.75e-3, 24.0
+"""The same where records rest: whoever comes up more seldom is to rise further each time."""
 LARGEST_BATCH = 512
 
 
@@ -44,6 +50,20 @@ class Schedule:
     """What α sinks by after each epoch."""
     restart_every: int
     """Epochs after which the pass over the retain set begins anew."""
+    rests: bool
+    """Whether records that lack little rest."""
+    fused: bool
+    """Whether one kernel takes the optimiser's step, where there is one: the same to rounding."""
+
+    def within(self, largest_batch: int | None) -> Schedule:
+        """Return the schedule with batches of at most so many records, and as many more steps."""
+        if largest_batch is None:
+            return self
+        return replace(
+            self,
+            forget_batch=min(self.forget_batch, largest_batch),
+            retain_batch=min(self.retain_batch, largest_batch),
+        )
 
 
 def schedule_for(
@@ -70,12 +90,15 @@ def _as_published(options: NablaTauOptions, forget: int, retain: int) -> Schedul
         alpha_start=alpha,
         alpha_decay=alpha / epochs,
         restart_every=max(1, retain_batches // forget_batches),
+        rests=False,
+        fused=False,
     )
 
 
 def _per_sample(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
     retain_batch = options.batch_size or 64
-    steps = max(LEAST_STEPS, RETAINED_SHARE * math.ceil(retain / retain_batch))
+    retain_batches = math.ceil(retain / retain_batch)
+    steps = max(LEAST_STEPS, RETAINED_SHARE * retain_batches)
     forget_batch = options.batch_size
     if forget_batch is None:
         wanted = math.ceil(PASSES * forget / steps)
@@ -84,18 +107,21 @@ def _per_sample(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
     epochs = options.epochs
     if epochs is None:
         epochs = max(1, min(PASSES, math.ceil(steps / math.ceil(forget / forget_batch))))
+    # Rest is for time's sake: beside as many retained records the visits cost little. In train mode
+    # a record's loss depends on those beside it, also where its own term is zero.
+    rests = PASSES * forget > steps * retain_batch and options.network_mode == "eval"
+    rate, squared = (RESTED_RATE, RESTED_WEIGHT) if rests else (RATE, WEIGHT)
     alpha = options.alpha_start
     if alpha is None:
-        # The mean over a batch weighs each record the less the larger it is; the root of the batch
-        # that all visits in these steps would need makes up for that, and keeps a batch of few
-        # records from pulling each of them much harder than many do.
-        weight = math.sqrt(PASSES * forget / (steps * retain_batch))
+        # The mean over a batch weighs each record the less the larger it is; the root of the share
+        # makes up for that, and keeps few records from being pulled much harder than many.
+        weight = math.sqrt(squared * forget / (retain_batch * max(LEAST_RETAINED, retain_batches)))
         alpha = weight / (1 + weight)
     return Schedule(
         epochs=epochs,
         forget_batch=forget_batch,
         retain_batch=retain_batch,
-        learning_rate=options.learning_rate or 1.5e-3,
+        learning_rate=options.learning_rate or rate,
         # Steps of a constant length leave weights shaken, which costs retained records first.
         rate_end=0.0,
         anneal_each_step=True,
@@ -103,4 +129,6 @@ def _per_sample(options: NablaTauOptions, forget: int, retain: int) -> Schedule:
         # Each record's term fades by itself as the record reaches its target.
         alpha_decay=0.0,
         restart_every=epochs,
+        rests=rests,
+        fused=True,
     )

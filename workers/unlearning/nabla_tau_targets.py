@@ -65,11 +65,13 @@ class Ceiling:
         """The mean of the records' own targets; None where there are none."""
         return float(self.level.mean()) if isinstance(self.level, Tensor) else None
 
-    def term(self, losses: Tensor, positions: Tensor) -> tuple[Tensor, int | None]:
-        """Return the scalar that is zero at the ceiling, and how many records lie below.
+    def term(self, losses: Tensor, positions: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+        """Return the scalar that is zero at the ceiling, and how far below it each record lies.
 
-        ReLU(L_val − L_f)² of the batch's mean, which counts nothing; or, where each record has its
-        own target, (1/B)·Σᵢ ReLU(τᵢ − ℓᵢ) of ``losses``, (B,), at ``positions``, (B,).
+        ReLU(L_val − L_f)² of the batch's mean, of which no record has a share; or, where each has
+        its own target, (1/size)·Σᵢ ReLU(τᵢ − ℓᵢ) of ``losses``, (B,), at ``positions``, (B,), with
+        the summands, (B,), without a gradient. ``size`` counts the batch with those at rest, B
+        without them.
 
         Raises:
             ValueError: the batch's losses are not one for each of its records.
@@ -79,5 +81,5 @@ class Ceiling:
             return relu(self.level - losses.mean()).square(), None
         if losses.shape != positions.shape:
             raise ValueError("a batch's losses are one number for each of its records")
-        shortfall = relu(self.level[positions].to(losses) - losses)  # (B,)
-        return shortfall.mean(), int(shortfall.count_nonzero())
+        shortfalls = relu(self.level[positions].to(losses) - losses)  # (B,)
+        return shortfalls.sum() / size, shortfalls.detach()

@@ -35,6 +35,7 @@ def test_schedule_follows_from_the_sizes(forget, retain, epochs, alpha, restart_
     assert schedule.alpha_start == pytest.approx(alpha)
     assert schedule.alpha_decay == pytest.approx(alpha / epochs)
     assert schedule.rate_end == 0.1
+    assert (schedule.rests, schedule.fused) == (False, False)  # as published, to the bit
     assert schedule.restart_every == restart_every
 
 
@@ -44,27 +45,37 @@ def test_given_options_win_over_the_sizes():
 
 
 @pytest.mark.parametrize(
-    ("forget", "retain", "forget_batch", "epochs", "alpha"),
+    ("forget", "retain", "forget_batch", "epochs", "alpha", "rests"),
     [
-        (20, 19_980, 20, 15, 0.1238),  # a single batch an epoch
-        (200, 19_800, 64, 15, 0.3099),
-        (1_000, 19_000, 68, 15, 0.5064),  # 15 batches beside 297
-        (2_000, 18_000, 142, 15, 0.5982),
-        (6_000, 14_000, 512, 14, 0.7453),
-        (104, 496, 64, 15, 0.4741),  # three quarters of a pass would be six steps
-        (900, 100, 450, 15, 0.7261),  # more to forget than to retain
+        (20, 19_980, 20, 15, 0.1238, False),  # a single batch an epoch
+        (200, 19_800, 64, 15, 0.3099, False),
+        (1_000, 19_000, 64, 15, 0.5064, False),  # 16 batches beside 297
+        (2_000, 18_000, 89, 15, 0.6199, True),
+        (6_000, 14_000, 343, 15, 0.7622, True),
+        (12_000, 8_000, 512, 7, 0.8571, True),  # no batch is larger
+        (104, 496, 64, 15, 0.4741, False),  # six fifths of a pass would be ten steps
+        (900, 100, 450, 15, 0.7439, True),  # more to forget than to retain
     ],
 )
 def test_per_sample_visits_each_record_as_often_as_the_retained_data_allow(
-    forget, retain, forget_batch, epochs, alpha
+    forget, retain, forget_batch, epochs, alpha, rests
 ):
     schedule = schedule_for(NablaTauOptions(), forget, retain, per_sample=True)
     assert (schedule.forget_batch, schedule.retain_batch) == (forget_batch, 64)
     assert schedule.epochs == epochs
     assert schedule.alpha_start == pytest.approx(alpha, abs=1e-4)
     assert (schedule.alpha_decay, schedule.rate_end) == (0, 0)
-    assert schedule.learning_rate == 1.5e-3
+    assert schedule.learning_rate == (1.75e-3 if rests else 1.5e-3)
     assert schedule.restart_every >= epochs
+    assert (schedule.rests, schedule.fused) == (rests, True)
+
+
+def test_records_rest_as_soon_as_their_visits_cost_more_than_the_retained_ones_and_in_eval_mode():
+    # 338.4 steps of 64 retained records beside 15 visits of each record to forget.
+    for forget, rests in ((1_443, False), (1_444, True)):
+        assert schedule_for(NablaTauOptions(), forget, 18_000, per_sample=True).rests is rests
+    in_train_mode = NablaTauOptions(network_mode="train")
+    assert not schedule_for(in_train_mode, 2_000, 18_000, per_sample=True).rests
 
 
 def test_given_options_win_per_sample_too():

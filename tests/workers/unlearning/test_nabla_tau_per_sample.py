@@ -58,24 +58,26 @@ def test_term_is_that_of_each_record_and_not_of_their_mean():
     expected = sum(
         max(own[p].item() - loss.item(), 0) for p, loss in zip(positions, of_batch, strict=True)
     )
-    term, below = Ceiling(own).term(of_batch, positions)
+    term, shortfalls = Ceiling(own).term(of_batch, positions, 4)
     assert term.item() == pytest.approx(expected / 4)
-    assert below == 1
+    assert shortfalls.tolist() == pytest.approx([0.8, 0.0, 0.0, 0.0])
+    # Those at rest, whose terms would be zero, count as if they were there.
+    assert Ceiling(own).term(of_batch[:2], positions[:2], 4)[0].item() == term.item()
     # Wide targets do not widen the losses of a model in single precision.
-    assert Ceiling(own).term(of_batch.float(), positions)[0].dtype == torch.float32
+    assert Ceiling(own).term(of_batch.float(), positions, 4)[0].dtype == torch.float32
     # On average these losses lie far above their targets, which hides the one that does not.
-    averaged, counted = Ceiling(own[positions].mean().item()).term(of_batch, positions)
+    averaged, of_records = Ceiling(own[positions].mean().item()).term(of_batch, positions, 4)
     assert averaged.item() == 0
-    assert counted is None
+    assert of_records is None
 
 
 def test_term_refuses_losses_that_are_not_one_for_each_record():
     own, positions = torch.ones(3), torch.tensor([0, 2])
     with pytest.raises(ValueError, match="one number for each"):
-        Ceiling(own).term(torch.zeros(2, 1), positions)
+        Ceiling(own).term(torch.zeros(2, 1), positions, 2)
     with pytest.raises(ValueError, match="one number for each"):
-        Ceiling(own).term(torch.zeros(1), positions)
-    Ceiling(own).term(torch.zeros(2), positions)
+        Ceiling(own).term(torch.zeros(1), positions, 2)
+    Ceiling(own).term(torch.zeros(2), positions, 2)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,7 @@ def test_epochs_say_how_far_the_records_are_from_their_targets(trained, context)
         assert epoch["forget_loss"] == pytest.approx(now.mean().item())
         assert epoch["below_target"] == pytest.approx(2 / 3)
         assert epoch["alpha"] == 0.5
+        assert epoch["resting"] == 0
     assert evidence["last_epoch"]["learning_rate"] == pytest.approx(0.5e-12)
 
 
