@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, update
 from sqlalchemy.orm import Session
 
 from app.audit import ledger
@@ -189,7 +189,9 @@ def move(
         return []
     statement = (
         update(table)
-        .where(table.id.in_(ids), table.status.in_(sources(table, to)), *conditions)
+        # An array is one parameter, however many ids there are.
+        .where(table.id == any_(bindparam("ids", list(ids), ARRAY(Uuid))))
+        .where(table.status.in_(sources(table, to)), *conditions)
         .values(status=to, **(values or {}))
         .returning(table)
         .execution_options(populate_existing=True, synchronize_session=False)

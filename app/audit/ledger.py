@@ -11,7 +11,19 @@ from typing import Any
 from uuid import UUID
 
 import rfc8785
-from sqlalchemy import delete, exists, func, insert, select, tuple_
+from sqlalchemy import (
+    JSON,
+    Text,
+    Uuid,
+    bindparam,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session
 
 from app.audit import merkle
@@ -58,25 +70,36 @@ class Leaf:
 def append(session: Session, entries: Iterable[Entry]) -> None:
     """Add entries to the caller's transaction; they happened if and only if it commits."""
     at = now().isoformat()
-    rows = [
-        {
-            "event": entry.event,
-            "subject": entry.subject,
-            "payload": rfc8785.dumps(
-                {
-                    "at": at,
-                    "event": entry.event,
-                    "facts": dict(entry.facts),
-                    "subject": str(entry.subject),
-                }
-            ).decode(),
-        }
+    told = [
+        {"event": entry.event, "subject": str(entry.subject), "payload": _payload(entry, at)}
         for entry in entries
     ]
-    if not rows:
+    if not told:
         return
-    ids = session.scalars(insert(AuditEntry).returning(AuditEntry.id), rows).all()
-    session.execute(insert(AuditPending), [{"entry_id": id_} for id_ in ids])
+    # One statement with one parameter: a batch of erasures brings thousands of entries.
+    rows = (
+        func.json_to_recordset(bindparam("told", told, JSON))
+        .table_valued(column("event", Text), column("subject", Uuid), column("payload", Text))
+        .render_derived(with_types=True)
+    )
+    added = (
+        insert(AuditEntry)
+        .from_select(["event", "subject", "payload"], select(rows))
+        .returning(AuditEntry.id)
+        .cte("added")
+    )
+    session.execute(insert(AuditPending).from_select(["entry_id"], select(added.c.id)))
+
+
+def _payload(entry: Entry, at: str) -> str:
+    return rfc8785.dumps(
+        {
+            "at": at,
+            "event": entry.event,
+            "facts": dict(entry.facts),
+            "subject": str(entry.subject),
+        }
+    ).decode()
 
 
 def sequence(session: Session) -> bool:

@@ -4,7 +4,20 @@ import secrets
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, distinct, exists, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    CollectionAggregate,
+    ColumnElement,
+    Uuid,
+    any_,
+    bindparam,
+    distinct,
+    exists,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from app import lifecycle
@@ -21,6 +34,10 @@ from app.tables import (
 
 # The audit log's canonical JSON holds whole numbers up to this exactly (RFC 8785, 3.2.2.3).
 LARGEST_SEED = 2**53
+
+# Its value written out: a prepared statement that has it as a parameter may be planned for whatever
+# status, and then looks through all erasures instead of the indexes of those that are pending.
+IS_PENDING = Erasure.status == literal(ErasureStatus.PENDING.value, literal_execute=True)
 
 
 def make_job(
@@ -69,7 +86,7 @@ def make_job(
         values={"job_id": job.id},
         facts={"job": str(job.id)},
     )
-    _settle(session, requests)
+    _begin(session, requests)
     return job.id
 
 
@@ -81,7 +98,7 @@ def count_samples(session: Session, model_id: UUID, request_ids: Collection[UUID
         .where(
             ManifestEntry.model_id == model_id,
             ManifestEntry.forgotten_by_job_id.is_(None),
-            RequestedSample.request_id.in_(request_ids),
+            RequestedSample.request_id == _any_of(request_ids),
         )
     ).one()
 
@@ -91,7 +108,7 @@ def _most_urgent(
 ) -> Sequence[Erasure]:
     pending = (
         select(Erasure)
-        .where(Erasure.model_id == model_id, Erasure.status == ErasureStatus.PENDING, among)
+        .where(Erasure.model_id == model_id, IS_PENDING, among)
         .order_by(Erasure.due_at.asc().nulls_last(), Erasure.created_at, Erasure.id)
     )
     first = session.execute(pending.with_only_columns(Erasure.cohort_id).limit(1)).first()
@@ -100,7 +117,9 @@ def _most_urgent(
     # Part of a batch that failed: it stays apart, or nobody would learn for whom that failed.
     alone = Erasure.cohort_id.is_not_distinct_from(first.cohort_id)
     # Each erasure has at least one sample, so that no more rows than this can fit.
-    rows = session.scalars(pending.where(alone).limit(max_samples).with_for_update()).all()
+    rows = session.scalars(
+        pending.where(alone).limit(max_samples).with_for_update(key_share=True)
+    ).all()
     batch: list[Erasure] = []
     samples = 0
     for erasure in rows:
@@ -112,51 +131,44 @@ def _most_urgent(
 
 
 def _without_forgotten(session: Session, batch: Sequence[Erasure]) -> list[Erasure]:
-    remaining = set(
-        session.scalars(
-            select(Erasure.id)
-            .join(RequestedSample, RequestedSample.request_id == Erasure.request_id)
-            .join(
-                ManifestEntry,
-                (ManifestEntry.model_id == Erasure.model_id)
-                & (ManifestEntry.sample_digest == RequestedSample.sample_digest),
-            )
-            .where(
-                Erasure.id.in_([erasure.id for erasure in batch]),
-                ManifestEntry.forgotten_by_job_id.is_(None),
-            )
-            .distinct()
+    known = (
+        exists()
+        .where(RequestedSample.request_id == Erasure.request_id)
+        .where(
+            ManifestEntry.model_id == Erasure.model_id,
+            ManifestEntry.sample_digest == RequestedSample.sample_digest,
+            ManifestEntry.forgotten_by_job_id.is_(None),
         )
     )
+    ids = _any_of([erasure.id for erasure in batch])
+    remaining = set(session.scalars(select(Erasure.id).where(Erasure.id == ids, known)))
     forgotten = [erasure for erasure in batch if erasure.id not in remaining]
     settlement.complete_forgotten(session, forgotten)
     settlement.settle(session, [erasure.request_id for erasure in forgotten])
     return [erasure for erasure in batch if erasure.id in remaining]
 
 
-def _settle(session: Session, request_ids: Collection[UUID]) -> None:
-    """Settle requests of which an erasure was scheduled, as good as all of them in one statement.
+def _begin(session: Session, request_ids: Collection[UUID]) -> None:
+    """Settle requests of which one more erasure is scheduled: those that were pending are not now.
 
-    Such a request is in progress, unless another of its erasures needs attention.
+    All of them in one statement; the others were in progress or needed attention, and still do.
     """
     # In the order of settlement, so that two transactions with the same requests do not deadlock.
     session.execute(
         select(DeletionRequest.id)
-        .where(DeletionRequest.id.in_(request_ids))
+        .where(DeletionRequest.id == _any_of(request_ids))
         .order_by(DeletionRequest.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
-    unsettled = exists().where(
-        Erasure.request_id == DeletionRequest.id,
-        Erasure.status == ErasureStatus.NEEDS_ATTENTION,
-    )
-    moved = lifecycle.move(
+    lifecycle.move(
         session,
         DeletionRequest,
         request_ids,
         RequestStatus.IN_PROGRESS,
-        ~unsettled,
-        values={"finished_at": None},
+        DeletionRequest.status == RequestStatus.PENDING,
     )
-    settled = {request.id for request in moved}
-    settlement.settle(session, [id_ for id_ in request_ids if id_ not in settled])
+
+
+def _any_of(ids: Collection[UUID]) -> CollectionAggregate[bool]:
+    # One parameter, however many ids there are: an IN of a thousand takes long to put together.
+    return any_(bindparam(None, list(ids), ARRAY(Uuid)))

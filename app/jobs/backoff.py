@@ -6,9 +6,6 @@ from datetime import timedelta
 
 from app.settings import settings
 
-# Doubled more often than this, any first pause is beyond any limit that a setting can have.
-MOST_DOUBLINGS = 30
-
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
@@ -26,9 +23,11 @@ class Retrying:
         Between half of min(limit, delay·2^(failures - 1)) and all of it, so that jobs which failed
         together, for a database or a disk that was away, do not come back together.
         """
-        doubled = self.delay * (1 << min(failures - 1, MOST_DOUBLINGS))
-        share = random.uniform(0.5, 1.0)  # noqa: S311  # nothing secret
-        return min(self.delay_limit, doubled) * share
+        whole, factor = self.delay_limit, 1 << (failures - 1)
+        # Divided first, since a product may be longer than a timedelta can be.
+        if self.delay <= self.delay_limit / factor:
+            whole = min(self.delay * factor, self.delay_limit)
+        return whole * random.uniform(0.5, 1.0)  # noqa: S311  # nothing secret
 
 
 def retrying() -> Retrying:

@@ -33,14 +33,14 @@ class Attempted:
 
 
 def record(session: Session, job: Job, attempted: Attempted) -> None:
-    """Keep the evidence of a rung.
+    """Keep the evidence of a rung; once, though it is called again for a commit not heard of.
 
     Raises:
         LeaseLost: another claim has the job.
 
     """
     lock_held(session, job)
-    session.add(
+    session.merge(
         Rung(
             job_id=job.id,
             attempt=job.attempt,
@@ -68,8 +68,8 @@ def refuse(session: Session, job: Job, rungs: Sequence[Attempted]) -> None:
     )
     row = end(session, job, JobStatus.REFUSED, {"rungs": summary(rungs)}, error)
     # Smaller batches show less: where every verdict was inconclusive, none would be better.
-    telling = any(rung.outcome != RungOutcome.INCONCLUSIVE for rung in rungs)
-    splitting.leave(session, row, error, split=telling)
+    verdicts = {rung.outcome for rung in rungs if rung.outcome != RungOutcome.NOT_RUN}
+    splitting.leave(session, row, error, split=verdicts != {RungOutcome.INCONCLUSIVE})
 
 
 def fail(session: Session, job: Job, error: str) -> None:
@@ -79,7 +79,7 @@ def fail(session: Session, job: Job, error: str) -> None:
         LeaseLost: another claim has the job.
 
     """
-    row = end(session, job, JobStatus.FAILED, {"error": error}, error)
+    row = _end_failed(session, job, error)
     splitting.leave(session, row, error, split=False)
 
 
@@ -95,7 +95,7 @@ def give_back(session: Session, job: Job, error: str, retrying: Retrying) -> Non
         requeue(session, job.id, error, *held_by(job), values=_paused(failures, retrying))
         return
     error = f"Gave up after {failures} attempts: {error}"
-    row = end(session, job, JobStatus.FAILED, {"error": error}, error)
+    row = _end_failed(session, job, error)
     splitting.leave(session, row, error, split=True)
 
 
@@ -160,7 +160,12 @@ def expire(session: Session, retrying: Retrying, time_limit: timedelta) -> None:
             UnlearningJob,
             job_id,
             JobStatus.FAILED,
-            values={"error": error, "finished_at": now(), "lease_expires_at": None},
+            values={
+                "error": error,
+                "failures": failures,
+                "finished_at": now(),
+                "lease_expires_at": None,
+            },
             facts={"error": error},
         )
         splitting.leave(session, row, error, split=True)
@@ -171,6 +176,13 @@ def _paused(failures: int, retrying: Retrying) -> dict[str, Any]:
         "failures": failures,
         "not_before": func.clock_timestamp() + retrying.pause(failures),
     }
+
+
+def _end_failed(session: Session, job: Job, error: str) -> UnlearningJob:
+    row = end(session, job, JobStatus.FAILED, {"error": error}, error)
+    row.failures = job.failures + 1
+    session.flush()
+    return row
 
 
 def end(

@@ -74,9 +74,18 @@ class Erasure(Base):
             "created_at",
             postgresql_where=text("status = 'pending'"),
         ),
+        # How long they wait, and how many samples they are, from the index alone.
+        Index(
+            "ix_erasures_waiting",
+            "model_id",
+            "created_at",
+            postgresql_include=["sample_count"],
+            postgresql_where=text("status = 'pending'"),
+        ),
         Index(None, "job_id"),
         Index(
             "ix_erasures_of_a_cohort",
+            "model_id",
             "cohort_id",
             postgresql_where=text("status = 'pending' AND cohort_id IS NOT NULL"),
         ),

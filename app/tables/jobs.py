@@ -30,6 +30,7 @@ class UnlearningJob(Base):
         ),
         Index(None, "created_at", "id"),
         Index(None, "model_id", "created_at"),
+        Index("ix_unlearning_jobs_rebases", "parent_version_id", postgresql_where=text("rebase")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)

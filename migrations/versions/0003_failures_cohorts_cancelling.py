@@ -58,6 +58,13 @@ def upgrade() -> None:
         ["model_id", "created_at"],
         unique=False,
     )
+    op.create_index(
+        "ix_unlearning_jobs_rebases",
+        "unlearning_jobs",
+        ["parent_version_id"],
+        unique=False,
+        postgresql_where=sa.text("rebase"),
+    )
     _add_cohort("erasures")
     op.add_column("erasures", sa.Column("problem", sa.Text(), nullable=True))
     op.execute(
@@ -67,9 +74,17 @@ def upgrade() -> None:
         """
     )
     op.create_index(
+        "ix_erasures_waiting",
+        "erasures",
+        ["model_id", "created_at"],
+        unique=False,
+        postgresql_include=["sample_count"],
+        postgresql_where=sa.text("status = 'pending'"),
+    )
+    op.create_index(
         "ix_erasures_of_a_cohort",
         "erasures",
-        ["cohort_id"],
+        ["model_id", "cohort_id"],
         unique=False,
         postgresql_where=sa.text("status = 'pending' AND cohort_id IS NOT NULL"),
     )

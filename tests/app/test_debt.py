@@ -15,12 +15,13 @@ from app.derived import references
 from app.jobs import leases, outcome, publication
 from app.jobs.leases import Job
 from app.jobs.publication import NewVersion
-from app.tables import Erasure, ReferenceSet
+from app.tables import Erasure, ReferenceSet, RegisteredModel, UnlearningJob
 from lethe.policy import Batching, Debt, Policy, References
 
 LEASE = timedelta(seconds=60)
 SAMPLES = [f"sample-{index}" for index in range(10)]
 NOW = Batching(max_wait=timedelta(0))
+DAY = timedelta(days=1)
 
 
 def policy(**fields: Any) -> Policy:
@@ -152,6 +153,17 @@ def test_a_rebase_that_was_refused_is_not_tried_every_few_seconds(
     assert forget(SAMPLES[3]).ladder == ("iau", "nabla_tau", "retrain")
 
 
+def test_a_rebase_keeps_its_distance_from_the_job_before(
+    ready: Callable[..., UUID], forget: Callable[..., Job]
+) -> None:
+    ready(samples=SAMPLES, policy=policy(batching=Batching(max_samples=3, min_spacing=DAY)))
+    forget(*SAMPLES[:3])
+    assert plan() == []
+    with transaction() as session:
+        session.execute(update(UnlearningJob).values(created_at=UnlearningJob.created_at - DAY))
+    assert forget(guarantee="exact").ladder == ("retrain",)
+
+
 @pytest.fixture
 def building(client: TestClient, ready: Callable[..., UUID]) -> UUID:
     """A model whose references are under way, and one request for it."""
@@ -160,7 +172,7 @@ def building(client: TestClient, ready: Callable[..., UUID]) -> UUID:
     with transaction() as session:
         version = client.get("/v1/models/digits/current").json()
         assert version["number"] == 1
-        found = session.get_one(planner.RegisteredModel, model_id)
+        found = session.get_one(RegisteredModel, model_id)
         assert found.current_version_id is not None
         assert references.begin(session, model_id, found.current_version_id, 4) is not None
     client.post("/v1/deletion-requests", json={"sample_ids": [SAMPLES[0]], "regulation": "gdpr"})
