@@ -6,13 +6,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve benchmark test lint types contracts check lock clean
+.PHONY: help install install-dev demo serve benchmark chaos test lint types contracts check lock clean
 
 help:
 	@echo "make demo    train a model, make it forget over HTTP, check the evidence"
 	@echo "make test    run the test suite on a real PostgreSQL and a real Redis-protocol server"
 	@echo "make serve   start the service here and leave it running"
 	@echo "make check   what CI runs: lint, types, import contracts, tests"
+	@echo "make chaos   kill the service KILLS times (SEED=7), then check what is left; FAULT= breaks it first"
 	@echo "make benchmark   how well each method forgets, in minutes; BENCHMARK= for the whole grid"
 
 $(BIN)/python:
@@ -46,6 +47,11 @@ benchmark: install
 
 test: install-dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+KILLS ?= 50
+SEED ?= 7
+chaos: install-dev  ## KILLS=500 takes about twenty minutes; a run with FAULT= has to fail
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(FAULT),--fault $(FAULT))
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -28,6 +28,9 @@ def engine() -> Engine:
         hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
+            # A prepared statement may get one plan for all values of its parameters; a status that
+            # is a parameter then rules out the indexes on the rows of one status.
+            "prepare_threshold": None,
             # A claim that hangs on a lock would look like a dead worker.
             "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s "
             "-c timezone=UTC",

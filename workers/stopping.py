@@ -11,6 +11,7 @@ giving such a job back as if nothing had happened would begin the next hang.
 """
 
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from typing import Any
 
 import structlog
 from billiard import active_children
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.db import transaction
@@ -32,8 +34,11 @@ log = structlog.get_logger()
 
 # Leaves two of the ten seconds that orchestrators grant by default.
 GRACE_SECONDS = 8.0
+LOCK_SECONDS = 1
 POLL_SECONDS = 0.05
 SIGNAL = signal.SIGUSR2
+# Children have their parent's. Two containers may share a host's name, and their process ids agree.
+WORKER = secrets.token_hex(4)
 
 
 class Stopping(BaseException):
@@ -53,7 +58,7 @@ _child = _Child()
 
 def worker_name(pid: int | None = None) -> str:
     """Return the name under which a worker's process claims jobs."""
-    return f"{socket.gethostname()}:{pid or os.getpid()}"
+    return f"{socket.gethostname()}:{pid or os.getpid()}:{WORKER}"
 
 
 def listen() -> None:
@@ -92,16 +97,23 @@ def _stop_children() -> None:
     while any(map(_lives, pids)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)  # the interval of a poll; the condition is above
     for pid in filter(_lives, pids):
-        try:
-            with transaction() as session:
-                released = outcome.release_all_of(session, worker_name(pid))
-        except DBAPIError as error:
-            # Its leases then run out by themselves.
-            log.error("worker.not_released", pid=pid, error=type(error).__name__)
-            released = []
-        for job_id in released:
-            log.warning("job.released", job=str(job_id), by="parent")
+        release_all_of(worker_name(pid))
         _send(pid, signal.SIGKILL)
+
+
+def release_all_of(worker: str) -> None:
+    """Queue again what a process runs that is about to be killed, if the database answers soon."""
+    try:
+        with transaction() as session:
+            # The process itself may hold its row, in a transaction that it does not come to end.
+            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            released = outcome.release_all_of(session, worker)
+    except DBAPIError as error:
+        # Its lease then runs out by itself.
+        log.error("worker.not_released", worker=worker, error=type(error).__name__)
+        return
+    for job_id in released:
+        log.warning("job.released", job=str(job_id), by="parent")
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

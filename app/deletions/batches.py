@@ -22,9 +22,8 @@ from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.deletions import settlement
-from app.statuses import ErasureStatus, RequestStatus
+from app.statuses import ErasureStatus
 from app.tables import (
-    DeletionRequest,
     Erasure,
     ManifestEntry,
     RegisteredModel,
@@ -86,7 +85,7 @@ def make_job(
         values={"job_id": job.id},
         facts={"job": str(job.id)},
     )
-    _begin(session, requests)
+    settlement.settle(session, requests)
     return job.id
 
 
@@ -146,27 +145,6 @@ def _without_forgotten(session: Session, batch: Sequence[Erasure]) -> list[Erasu
     settlement.complete_forgotten(session, forgotten)
     settlement.settle(session, [erasure.request_id for erasure in forgotten])
     return [erasure for erasure in batch if erasure.id in remaining]
-
-
-def _begin(session: Session, request_ids: Collection[UUID]) -> None:
-    """Settle requests of which one more erasure is scheduled: those that were pending are not now.
-
-    All of them in one statement; the others were in progress or needed attention, and still do.
-    """
-    # In the order of settlement, so that two transactions with the same requests do not deadlock.
-    session.execute(
-        select(DeletionRequest.id)
-        .where(DeletionRequest.id == _any_of(request_ids))
-        .order_by(DeletionRequest.id)
-        .with_for_update(key_share=True)
-    )
-    lifecycle.move(
-        session,
-        DeletionRequest,
-        request_ids,
-        RequestStatus.IN_PROGRESS,
-        DeletionRequest.status == RequestStatus.PENDING,
-    )
 
 
 def _any_of(ids: Collection[UUID]) -> CollectionAggregate[bool]:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.db import now
+from app.errors import IllegalMove
 from app.statuses import ErasureStatus, ModelStatus, RequestStatus
 from app.tables import (
     DeletionRequest,
@@ -106,19 +107,29 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
     rows = select(Erasure.request_id, Erasure.status).where(Erasure.request_id.in_(statuses))
     for request_id, status in session.execute(rows):
         statuses[request_id].add(status)
+    # Together by status: a batch holds a thousand requests, which would each take three statements.
+    together: dict[RequestStatus, list[DeletionRequest]] = {}
     for request in requests:
         status = _sum_up(statuses[request.id]) or _without_erasures(session, request)
-        if status == request.status:
-            continue
-        done = status in FINISHED
-        lifecycle.move_one(
-            session,
-            DeletionRequest,
-            request.id,
-            status,
-            values={"finished_at": now() if done else None},
-            facts=_outcome(session, request) if done else None,
-        )
+        if status != request.status:
+            together.setdefault(status, []).append(request)
+    for status, alike in together.items():
+        _move(session, alike, status)
+
+
+def _move(session: Session, requests: Collection[DeletionRequest], to: RequestStatus) -> None:
+    done = to in FINISHED
+    facts = _outcomes(session, requests) if done else {}
+    moved = lifecycle.move(
+        session,
+        DeletionRequest,
+        [request.id for request in requests],
+        to,
+        values={"finished_at": now() if done else None},
+        facts=lambda request: facts.get(request.id, {}),
+    )
+    if len(moved) < len(requests):
+        raise IllegalMove(f"{len(requests) - len(moved)} requests cannot become {to}")
 
 
 def _sum_up(erasures: set[str]) -> RequestStatus | None:
@@ -153,18 +164,18 @@ def is_awaited(session: Session, request: DeletionRequest) -> bool:
     return bool(session.scalar(select(checking)))
 
 
-def _outcome(session: Session, request: DeletionRequest) -> dict[str, object]:
+def _outcomes(
+    session: Session, requests: Collection[DeletionRequest]
+) -> dict[UUID, dict[str, object]]:
+    erasures: dict[UUID, list[dict[str, object]]] = {request.id: [] for request in requests}
     rows = session.execute(
         select(Erasure, ModelVersion)
         .outerjoin(ModelVersion, ModelVersion.id == Erasure.version_id)
-        .where(Erasure.request_id == request.id)
+        .where(Erasure.request_id.in_(erasures))
         .order_by(Erasure.model_id)
     )
-    return {
-        "regulation": request.regulation,
-        "samples": request.sample_count,
-        "received_at": request.received_at.isoformat(),
-        "erasures": [
+    for erasure, version in rows:
+        erasures[erasure.request_id].append(
             {
                 "model": str(erasure.model_id),
                 "samples": erasure.sample_count,
@@ -174,6 +185,13 @@ def _outcome(session: Session, request: DeletionRequest) -> dict[str, object]:
                 "digest": version.digest if version else None,
                 "guarantee": version.guarantee if version else None,
             }
-            for erasure, version in rows
-        ],
+        )
+    return {
+        request.id: {
+            "regulation": request.regulation,
+            "samples": request.sample_count,
+            "received_at": request.received_at.isoformat(),
+            "erasures": erasures[request.id],
+        }
+        for request in requests
     }
