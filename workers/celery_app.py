@@ -35,6 +35,7 @@ def _create() -> Celery:
         task_acks_late=False,
         # One message at a time: a job waits in the queue, not in the pocket of a busy worker.
         worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
         task_routes={task: {"queue": name} for task, name in queue.QUEUES.items()},
         task_create_missing_queues=True,
         # A job that hangs is killed by its worker's parent process; its lease then runs out.

@@ -34,14 +34,17 @@ from workers.unlearning.errors import Cancelled
 log = structlog.get_logger()
 
 
-def run(job_id: UUID) -> None:
-    """Run a job, if it still waits for a worker; every end of it is written down."""
+def run(job_id: UUID) -> bool:
+    """Run a job, if it still waits for a worker; tell whether it did.
+
+    Every end of it is written down.
+    """
     with transaction() as session:
         job = leases.claim(session, job_id, worker_name(), settings().lease)
         reach(CrashPoint.CLAIM_BEFORE_COMMIT)
     if job is None:
         log.info("job.not_waiting", job=str(job_id))
-        return
+        return False
     log.info("job.claimed", job=str(job.id), attempt=job.attempt, fence=job.fence)
     reach(CrashPoint.CLAIM_AFTER_COMMIT)
 
@@ -55,6 +58,7 @@ def run(job_id: UUID) -> None:
     except (LeaseLost, Cancelled):
         # Another claim has the job, or will have it; nothing of this one was published.
         log.warning("job.superseded", job=str(job.id), fence=job.fence)
+    return True
 
 
 def _run(job: Job, heartbeat: Heartbeat) -> None:

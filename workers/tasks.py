@@ -24,6 +24,9 @@ from workers.celery_app import app
 
 log = structlog.get_logger()
 
+# Jobs that a nudge tries to claim, at most; what it misses, the sweep finds.
+MOST_TRIED = 20
+
 # A pass of the planner begins no further job after this: the sweep waits behind it in the same
 # process, and the next pass looks anew at whose deadline is the nearest. With what it takes to find
 # out who is due, and with the job that is being made, it stays under a second.
@@ -42,8 +45,9 @@ def run_job(job_id: str) -> None:
         if not leases.is_known(session, UUID(job_id)):
             # Nudges follow commits. One that did not would be lost, were there no sweep.
             log.error("job.unknown", job=job_id)
-        urgent = next(iter(leases.queued(session, 1)), UUID(job_id))
-    run(urgent)
+        waiting = leases.queued(session, MOST_TRIED)
+    # Another worker may be faster with one of them; then there is the next.
+    any(run(id_) for id_ in waiting or [UUID(job_id)])
 
 
 @app.task(name=queue.CHECK_MODEL)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from app.jobs import outcome
 from app.scrub.service import scrub
 from app.settings import settings
 from app.tables import UnlearningJob
+from tests.app.scrubbing import make_old
 from tests.patience import DAY, tries
 from tests.workers.gradient_ledgers import begin, row
 from workers import ledgers, run
@@ -111,11 +111,6 @@ def store() -> ArtifactStore:
 
 def half_written() -> list[Path]:
     return list(store().folder.glob(".incoming-*"))
-
-
-def make_old(path: Path) -> None:
-    at = time.time() - 2 * DAY.total_seconds()
-    os.utime(path, (at, at))
 
 
 def current(client: TestClient) -> tuple[int, bytes]:
