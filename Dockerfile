@@ -21,7 +21,7 @@ COPY pyproject.toml constraints.txt ./
 # --secret id=pip.conf,src=...: build arguments stay readable in an image, secrets do not.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > api.txt \
+    python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["server"], sep="\n")' > api.txt \
     && pip install --constraint constraints.txt --requirement api.txt
 
 FROM dependencies AS api-packages
@@ -39,7 +39,7 @@ FROM dependencies AS worker-dependencies
 ARG PIP_EXTRA_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["worker"], sep="\n")' > worker.txt \
+    python -c 'import tomllib; print(*(d for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["worker"] if not d.startswith("lethe[")), sep="\n")' > worker.txt \
     && pip install --constraint constraints.txt --requirement api.txt --requirement worker.txt
 
 FROM worker-dependencies AS worker-packages

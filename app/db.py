@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.settings import settings
 
 # The newest migration; a test holds it against the migrations folder.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 
 
 @cache

@@ -5,7 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    HttpUrl,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024**2
@@ -67,6 +75,16 @@ class Settings(BaseSettings):
     # Secrets; each process gets only those that it needs
     api_key: Secret | None = Field(None, description="Bearer key of the API; needed by it alone.")
     id_key: Secret | None = Field(None, description="HMAC key of sample IDs; API and workers.")
+    # Private keys, as PEM, as one line of base64 (PKCS #8 in DER), or in a file; see app/keys.py.
+    log_key: SecretStr | None = Field(None, description="Ed25519; API and scheduler.")
+    log_key_file: Path | None = None
+    weights_key: SecretStr | None = Field(None, description="ECDSA P-256; workers.")
+    weights_key_file: Path | None = None
+
+    # Signed tree heads, and who is shown them
+    head_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=1)
+    witness_file: Path | None = None
+    witness_urls: tuple[HttpUrl, ...] = ()
 
     # Limits of the API
     json_body_limit: ByteSize = Field(

@@ -179,6 +179,21 @@ class Debt(_Options):
     )
 
 
+class Retention(_Options):
+    """How long a superseded version is kept, which still holds what was forgotten."""
+
+    purge_after: timedelta = Field(
+        timedelta(days=7),
+        description="From a version's withdrawal to the irreversible removal of its weights and of "
+        "what was computed from them. Until then a job can be repeated for an audit.",
+    )
+
+    @field_validator("purge_after")
+    @classmethod
+    def _within_a_year(cls, value: timedelta) -> timedelta:
+        return _within_a_year(value)
+
+
 class Policy(_Options):
     """How one model forgets."""
 
@@ -193,6 +208,7 @@ class Policy(_Options):
     verdicts: Verdicts = Verdicts()
     references: References = References()
     debt: Debt = Debt()
+    retention: Retention = Retention()
 
     @field_validator("ladder")
     @classmethod

@@ -11,9 +11,11 @@ from uuid import UUID
 
 import pytest
 import redis
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 
-from app import db, queue
+from app import db, keys, queue
 from app.artifacts import ArtifactStore
 from app.db import transaction
 from app.privacy import digest_sample_id, key_id
@@ -27,6 +29,9 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = "lethe_template"
 API_KEY = "test-api-key-" + "a" * 32
 ID_KEY = "test-id-key-" + "b" * 32
+# New ones for each run; those of the embedded mode would be refused.
+LOG_KEY = keys.to_pem(Ed25519PrivateKey.generate())
+WEIGHTS_KEY = keys.to_pem(generate_private_key(SECP256R1()))
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +56,8 @@ def environment(servers: Servers, tmp_path: Path) -> Iterator[dict[str, str]]:
         "LETHE_BROKER_URL": servers.broker_url,
         "LETHE_API_KEY": API_KEY,
         "LETHE_ID_KEY": ID_KEY,
+        "LETHE_LOG_KEY": LOG_KEY,
+        "LETHE_WEIGHTS_KEY": WEIGHTS_KEY,
         "LETHE_ARTIFACTS_FOLDER": str(tmp_path / "artifacts"),
         "LETHE_PLAN_INTERVAL": "0.5",
         "LETHE_LEASE": "4",
@@ -166,5 +173,12 @@ def ready(
 def _forget_settings() -> None:
     if db.engine.cache_info().currsize:
         db.engine().dispose()
-    for cached in (settings, db.engine, db._sessions, queue._producer):  # noqa: SLF001
+    for cached in (
+        settings,
+        keys.log_key,
+        keys.weights_key,
+        db.engine,
+        db._sessions,  # noqa: SLF001
+        queue._producer,  # noqa: SLF001
+    ):
         cached.cache_clear()

@@ -138,6 +138,7 @@ def _withdraw_parent(session: Session, job: Job) -> ModelVersion:
             ModelVersion,
             job.parent_id,
             VersionStatus.WITHDRAWN,
+            values={"withdrawn_at": now()},
             facts={"job": str(job.id)},
         )
     except IllegalMove as error:

@@ -16,6 +16,17 @@ from app.tables.derived import (
     ReferenceLoss,
     ReferenceSet,
 )
+from app.tables.evidence import (
+    Delivery,
+    JobRecord,
+    LogOrigin,
+    Notice,
+    PublishedKey,
+    Recipient,
+    SignedHead,
+    Transition,
+    WitnessFeed,
+)
 from app.tables.jobs import Cohort, Rung, UnlearningJob
 from app.tables.registry import ManifestEntry, ModelVersion, RegisteredModel
 
@@ -29,15 +40,24 @@ __all__ = [
     "Base",
     "Cohort",
     "DeletionRequest",
+    "Delivery",
     "Erasure",
     "GradientLedger",
     "HoldoutReferenceLoss",
+    "JobRecord",
+    "LogOrigin",
     "ManifestEntry",
     "ModelVersion",
+    "Notice",
+    "PublishedKey",
+    "Recipient",
     "ReferenceLoss",
     "ReferenceSet",
     "RegisteredModel",
     "RequestedSample",
     "Rung",
+    "SignedHead",
+    "Transition",
     "UnlearningJob",
+    "WitnessFeed",
 ]

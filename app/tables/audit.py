@@ -64,4 +64,10 @@ class AuditHead(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-APPEND_ONLY_TABLES = ("audit_entries", "audit_leaves", "audit_nodes", "audit_heads")
+APPEND_ONLY_TABLES = (
+    "audit_entries",
+    "audit_leaves",
+    "audit_nodes",
+    "audit_heads",
+    "signed_heads",
+)

@@ -38,6 +38,8 @@ class DeletionRequest(Base):
     reference: Mapped[str | None]
     reason: Mapped[str | None]
     sample_count: Mapped[int]
+    # Hides which samples the log's commitment to the request stands for; told in its receipt.
+    samples_salt: Mapped[bytes | None]
     id_key_id: Mapped[str]
     status: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(default=now)

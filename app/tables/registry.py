@@ -76,6 +76,11 @@ class ModelVersion(Base):
             unique=True,
             postgresql_where=text("status = 'current'"),
         ),
+        Index(
+            "ix_model_versions_to_purge",
+            "withdrawn_at",
+            postgresql_where=text("status = 'withdrawn'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -94,5 +99,11 @@ class ModelVersion(Base):
     # and how far the weights went meanwhile, as the sum of relative L2 distances.
     debt_samples: Mapped[int] = mapped_column(default=0)
     debt_drift: Mapped[float] = mapped_column(default=0.0)
+    # Sparse Merkle root over the samples that it was trained on and retains, and their number;
+    # None for versions from before there were commitments.
+    commitment_root: Mapped[bytes | None]
+    retained_count: Mapped[int | None]
     status: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    withdrawn_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
