@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -67,7 +68,8 @@ def to_jwk(key: VerifyingKey) -> dict[str, Any]:
     if key.introduced_at is not None:
         jwk["iat"] = int(key.introduced_at.timestamp())
     if key.retired_at is not None:
-        jwk["exp"] = int(key.retired_at.timestamp())
+        # Up: what was signed in the last fraction of a second is signed all the same.
+        jwk["exp"] = ceil(key.retired_at.timestamp())
     return jwk
 
 
@@ -82,7 +84,7 @@ def load_keys(content: bytes) -> list[VerifyingKey]:
         return [VerifyingKey(_of_a_kind(_load_pem(content)))]
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAKey("neither PEM nor JSON") from error
     listed = found.get("keys", [found]) if isinstance(found, dict) else None
     if not isinstance(listed, Sequence) or not listed:
@@ -101,9 +103,12 @@ def from_jwk(jwk: object) -> VerifyingKey:
         raise NotAKey("a JWK is a JSON object")
     if "d" in jwk:
         raise NotAKey("a private key; it should be in nobody's hands but its owner's")
+    purpose = jwk.get("purpose")
+    if purpose is not None and not isinstance(purpose, str):
+        raise NotAKey("a JWK's purpose is a text")
     key = VerifyingKey(
         public=_public(jwk),
-        purpose=jwk.get("purpose"),
+        purpose=purpose,
         introduced_at=_moment(jwk.get("iat")),
         retired_at=_moment(jwk.get("exp")),
     )
