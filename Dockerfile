@@ -67,11 +67,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM ${PYTHON_IMAGE} AS runtime
 # A fixed number: the volume of artifacts belongs to it, and Kubernetes' runAsNonRoot can see that
-# it is not root. The folder is made here because a new named volume takes over its owner.
+# it is not root. The folders are made here because a new named volume takes over its owner.
 RUN groupadd --gid 10001 lethe \
     && useradd --uid 10001 --gid lethe --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lethe \
-    && install --directory --owner lethe --group lethe --mode 0750 /var/lib/lethe/artifacts
-# Nothing is written but the artifacts and /tmp, so that the root file system can be read-only.
+    && install --directory --owner lethe --group lethe --mode 0750 /var/lib/lethe/artifacts /var/lib/lethe/witness
+# Nothing is written but these and /tmp, so that the root file system can be read-only.
 ENV PATH=/opt/lethe/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -19,6 +19,7 @@ from app.errors import ContentTooLarge, StorageFailed
 DIGEST_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 INCOMING_PREFIX = ".incoming-"
 ALGORITHM = "sha256"
+SIGNATURE_SUFFIX = ".sig"
 
 
 def lock_file(session: Session, digest: str, *, shared: bool = False) -> None:
@@ -57,7 +58,10 @@ def discard(path: Path) -> None:
     """
     try:
         path.unlink(missing_ok=True)
-        _fsync_folder(path.parent)  # or a crash may bring the file back
+        # Or a crash may bring the file back, even one that somebody deleted who died then.
+        _fsync_folder(path.parent)
+    except FileNotFoundError:
+        return  # without its folder there is no file, either
     except OSError as error:
         raise _storage_failed(error) from error
 
@@ -124,6 +128,11 @@ class Incoming:
         except OSError as error:
             raise _storage_failed(error) from error
 
+    @property
+    def digest(self) -> str:
+        """The name that the bytes written so far would get."""
+        return "sha256:" + self._hash.hexdigest()
+
     def flush(self) -> Path:
         """Return the temporary path with all bytes in it, for a look before keeping it."""
         try:
@@ -139,8 +148,20 @@ class Incoming:
             StorageFailed: the store is full or broken.
 
         """
-        stored = Stored("sha256:" + self._hash.hexdigest(), self._size)
-        target = _path(self._folder, stored.digest)
+        stored = Stored(self.digest, self._size)
+        self._keep_as(_path(self._folder, stored.digest))
+        return stored
+
+    def keep_as_signature_of(self, digest: str) -> None:
+        """Make the bytes durable, then let them lie beside a stored file, as its signature.
+
+        Raises:
+            StorageFailed: the store is full or broken.
+
+        """
+        self._keep_as(_signature_path(self._folder, digest))
+
+    def _keep_as(self, target: Path) -> None:
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -152,7 +173,6 @@ class Incoming:
                 _fsync_folder(folder)
         except OSError as error:
             raise _storage_failed(error) from error
-        return stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +225,37 @@ class ArtifactStore:
         """Return where the file of this digest lies, or would lie."""
         return _path(self.folder, digest)
 
+    def signature_path_of(self, digest: str) -> Path:
+        """Return where the signature of this digest's file lies, or would lie."""
+        return _signature_path(self.folder, digest)
+
+    def find_signature(self, digest: str) -> Path | None:
+        """Return the path of a stored file's signature; None if there is none."""
+        if not DIGEST_PATTERN.fullmatch(digest):
+            return None
+        path = self.signature_path_of(digest)
+        return path if path.is_file() else None
+
     def hold(self, session: Session, digest: str) -> Path | None:
         """Find a file that a row is to name, and keep it from being removed until the commit."""
         lock_file(session, digest, shared=True)
         return self.find(digest)
 
     def remove(self, digest: str) -> None:
-        """Delete a file for good; one that is not there is as good as deleted.
+        """Delete a file and what lies beside it in its name, for good; it may be gone already.
 
         Raises:
             StorageFailed: the store is read-only or broken.
 
         """
-        path = self.find(digest)
-        if path is None:
+        if not DIGEST_PATTERN.fullmatch(digest):
             return
+        path = self.path_of(digest)
+        # The file itself last, since by it whoever comes after a crash finds the rest.
+        for beside in sorted(path.parent.glob(path.name + ".*")):
+            discard(beside)
+        if path.is_symlink():  # an operator moved the file to another disk
+            discard(path.resolve())
         discard(path)
 
 
@@ -227,6 +263,11 @@ def _path(folder: Path, digest: str) -> Path:
     hexadecimal = digest.removeprefix("sha256:")
     # Two levels, since some file systems and tools are slow with very full folders.
     return folder / ALGORITHM / hexadecimal[:2] / hexadecimal
+
+
+def _signature_path(folder: Path, digest: str) -> Path:
+    path = _path(folder, digest)
+    return path.with_name(path.name + SIGNATURE_SUFFIX)
 
 
 def _fsync_folder(folder: Path) -> None:

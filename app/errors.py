@@ -6,6 +6,7 @@ LetheError
 │   ├── UnknownModel              422
 │   ├── NotACheckpoint            422
 │   ├── UnknownCheckpoint         422
+│   ├── AddressRefused            422
 │   └── IdempotencyKeyReused      422
 ├── Malformed                     400  the body cannot be read
 ├── Unauthorized                  401
@@ -19,6 +20,8 @@ LetheError
 ├── RangeNotSatisfiable           416
 ├── StorageFailed                 507  the artifact store did not take the bytes
 └── Unavailable                   503  a dependency is down; nothing was stored
+    └── NotSigning                503  tree heads and receipts are not signed
+        └── RolledBack            503  the log contradicts a tree head that it signed
 
 IllegalMove and LeaseLost are not answers to a client: they mean that somebody else was faster.
 """
@@ -71,6 +74,12 @@ class UnknownCheckpoint(Invalid):
     """A registration names a checkpoint that the artifact store does not hold."""
 
     slug, title = "unknown-checkpoint", "No such checkpoint is stored"
+
+
+class AddressRefused(Invalid):
+    """Messages are not sent to such an address; the detail never quotes it."""
+
+    slug, title = "address-refused", "No message is sent to this address"
 
 
 class IdempotencyKeyReused(Invalid):
@@ -151,6 +160,18 @@ class Unavailable(LetheError):
 
     status, slug, title = 503, "unavailable", "The service cannot store anything at the moment"
     headers: Mapping[str, str] | None = {"Retry-After": "5"}
+
+
+class NotSigning(Unavailable):
+    """The log's key cannot be used, or nothing may be signed with it."""
+
+    slug, title = "not-signing", "The service signs nothing at the moment"
+
+
+class RolledBack(NotSigning):
+    """The log lacks, or has otherwise, what it signed a tree head over."""
+
+    slug, title = "log-rolled-back", "The log contradicts what it signed before"
 
 
 class IllegalMove(Exception):

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import db, queue
+from app.audit import heads
 from app.wire import Answer
 
 router = APIRouter(tags=["health"])
@@ -24,6 +25,7 @@ class Readiness(Answer):
     status: Literal["ready", "degraded", "unavailable"]
     database: Literal["ok", "unreachable", "not migrated"]
     broker: Literal["ok", "unreachable"]
+    log: heads.State | None = None
 
 
 @router.get("/healthz")
@@ -34,17 +36,27 @@ def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Nothing is stored."}})
 def readyz() -> JSONResponse:
-    """Say whether requests can be stored. Without the broker they can; the work is delayed."""
+    """Say whether requests can be stored.
+
+    Without the broker they can, and the work is delayed; while the log signs nothing they can, and
+    receipts wait.
+    """
     broker: Literal["ok", "unreachable"] = "ok" if queue.ping() else "unreachable"
     database: Literal["ok", "unreachable", "not migrated"]
+    log: heads.State | None = None
     try:
         database = "ok" if db.is_migrated() else "not migrated"
+        if database == "ok":
+            log = heads.state()
     except SQLAlchemyError:
         database = "unreachable"
     if database != "ok":
         state = Readiness(status="unavailable", database=database, broker=broker)
         return JSONResponse(state.model_dump(), 503, headers={"Retry-After": "5"})
     state = Readiness(
-        status="ready" if broker == "ok" else "degraded", database=database, broker=broker
+        status="ready" if (broker, log) == ("ok", "ok") else "degraded",
+        database=database,
+        broker=broker,
+        log=log,
     )
     return JSONResponse(state.model_dump())

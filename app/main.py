@@ -4,12 +4,17 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app import health, logs, problems
+from app import health, keys, logs, problems
 from app.access import Access
+from app.audit.routes import keys_router
 from app.audit.routes import router as audit_router
 from app.body_limit import BodyLimit
 from app.deletions.routes import router as deletions_router
+from app.exports.routes import router as exports_router
+from app.holdings.routes import router as holdings_router
 from app.jobs.routes import router as jobs_router
+from app.recall.routes import router as recall_router
+from app.receipts.routes import router as receipts_router
 from app.registry.routes import CHECKPOINTS
 from app.registry.routes import router as registry_router
 from app.security import Closed, api_key
@@ -26,10 +31,12 @@ def create_app() -> FastAPI:
 
     Raises:
         RuntimeError: LETHE_API_KEY or LETHE_ID_KEY is not set; the API does not start open.
+        KeyRefused: there is no usable LETHE_LOG_KEY.
 
     """
     logs.set_up()
     settings().required_id_key()
+    keys.log_key()
     app = FastAPI(
         title="Lethe",
         version=version("lethe"),
@@ -45,6 +52,17 @@ def create_app() -> FastAPI:
     )
     app.add_middleware(Closed, key=api_key())
     app.add_middleware(Access)
-    for router in (deletions_router, registry_router, jobs_router, audit_router, health.router):
+    for router in (
+        deletions_router,
+        receipts_router,
+        registry_router,
+        recall_router,
+        holdings_router,
+        jobs_router,
+        exports_router,
+        audit_router,
+        keys_router,
+        health.router,
+    ):
         app.include_router(router)
     return app

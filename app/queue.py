@@ -19,8 +19,11 @@ RUN_JOB = "lethe.run_job"
 CHECK_MODEL = "lethe.check_model"
 MAKE_REFERENCE = "lethe.make_reference"
 REFRESH_LEDGER = "lethe.refresh_ledger"
+PURGE = "lethe.purge"
 PLAN = "lethe.plan"
 SWEEP = "lethe.sweep"
+DELIVER = "lethe.deliver"
+SIGN_HEAD = "lethe.sign_head"
 JOBS_QUEUE = "jobs"
 CONTROL_QUEUE = "control"
 QUEUES = {
@@ -28,8 +31,11 @@ QUEUES = {
     CHECK_MODEL: JOBS_QUEUE,
     MAKE_REFERENCE: JOBS_QUEUE,
     REFRESH_LEDGER: JOBS_QUEUE,
+    PURGE: JOBS_QUEUE,
     PLAN: CONTROL_QUEUE,
     SWEEP: CONTROL_QUEUE,
+    DELIVER: CONTROL_QUEUE,
+    SIGN_HEAD: CONTROL_QUEUE,
 }
 
 # Seconds that a nudge may take: it comes after the commit and must not hold up an answer.

@@ -13,7 +13,8 @@ from app import problems
 from app.errors import Unauthorized
 from app.settings import settings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+# Public keys are for everybody, above all for those who trust nobody here.
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/keys"})
 
 _bearer = HTTPBearer(auto_error=False, description="The key of the setting LETHE_API_KEY.")
 

@@ -4,17 +4,19 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     ByteSize,
     Field,
-    HttpUrl,
+    IPvAnyNetwork,
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024**2
 # Shorter secrets can be guessed; 32 characters is what `openssl rand -hex 16` prints.
@@ -54,7 +56,43 @@ def _seconds(value: object) -> object:
     return value
 
 
+def _listed(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _none_if_empty(value: object) -> object:
+    # Compose hands on what is not set as an empty text.
+    return None if value == "" else value
+
+
+def _http_url(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # its words would quote the port
+        sound = False
+    if not sound:
+        raise ValueError("must be http:// or https:// URLs, with spaces between them")
+    return url
+
+
+def _known_zone(zone: ZoneInfo) -> ZoneInfo:
+    # Also installed beside IANA's: whatever this machine is set to, and zones with leap seconds.
+    if zone.key == "localtime" or zone.key not in available_timezones():
+        raise ValueError("must be the name of an IANA time zone, such as Europe/Berlin")
+    return zone
+
+
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+PrivateKey = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+# Separated by spaces or commas; NoDecode, because pydantic would read the variable as JSON.
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_listed)]
+# Secrets, since a path or a query may hold a token.
+Urls = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_http_url)], ...], NoDecode, BeforeValidator(_listed)
+]
+TimeZone = Annotated[ZoneInfo, AfterValidator(_known_zone)]
 Secret = Annotated[SecretStr, AfterValidator(_strong)]
 
 
@@ -76,15 +114,21 @@ class Settings(BaseSettings):
     api_key: Secret | None = Field(None, description="Bearer key of the API; needed by it alone.")
     id_key: Secret | None = Field(None, description="HMAC key of sample IDs; API and workers.")
     # Private keys, as PEM, as one line of base64 (PKCS #8 in DER), or in a file; see app/keys.py.
-    log_key: SecretStr | None = Field(None, description="Ed25519; API and scheduler.")
-    log_key_file: Path | None = None
-    weights_key: SecretStr | None = Field(None, description="ECDSA P-256; workers.")
-    weights_key_file: Path | None = None
+    log_key: PrivateKey = Field(None, description="Ed25519; API and scheduler.")
+    log_key_file: OptionalPath = None
+    weights_key: PrivateKey = Field(None, description="ECDSA P-256; workers.")
+    weights_key_file: OptionalPath = None
 
     # Signed tree heads, and who is shown them
     head_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=1)
-    witness_file: Path | None = None
-    witness_urls: tuple[HttpUrl, ...] = ()
+    witness_file: OptionalPath = None
+    witness_urls: Urls = ()
+
+    # Those who run a version, and where they may be told of its withdrawal
+    recall_overdue: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=72)
+    webhook_private_networks: Networks | None = Field(
+        None, description="Networks, besides public ones, to which messages are sent."
+    )
 
     # Limits of the API
     json_body_limit: ByteSize = Field(
@@ -92,6 +136,9 @@ class Settings(BaseSettings):
         ByteSize(8 * MEBIBYTE)
     )
     checkpoint_limit: ByteSize = ByteSize(16 * 1024 * MEBIBYTE)
+
+    # Where the days of a legal deadline begin and end
+    time_zone: TimeZone = ZoneInfo("UTC")
 
     # The planner and the jobs
     plan_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=5)

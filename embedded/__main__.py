@@ -1,6 +1,7 @@
 """`python -m embedded serve`: the whole service on this machine, until Ctrl-C.
 
 `python -m embedded scrub`: check what it stored, whether it runs or not.
+`python -m embedded lethe COMMAND`: what an operator does with its evidence, whether it runs or not.
 """
 
 import argparse
@@ -10,19 +11,18 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from embedded.commands import API_KEY, ID_KEY, SCRUB
+from embedded.commands import LETHE, SCRUB, SECRETS, Program
+from embedded.environment import environment_for, secrets_of
 from embedded.errors import EmbeddedError, FolderRefused
 from embedded.postgres import DATABASE, ROLE
 from embedded.server import HOST
 from embedded.servers import Servers
-from embedded.state import DEFAULT_FOLDER, load_secrets
+from embedded.state import DEFAULT_FOLDER, SECRETS_FILE, load_secrets
 from embedded.supervisor import (
     BROKER_URL,
     DATABASE_URL,
     DEFAULT_PORT,
-    ROOT,
     Supervisor,
-    environment_for,
     urls_from_environment,
 )
 from embedded.terminal import open_standard_streams, say
@@ -52,7 +52,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "options", nargs="*", metavar="-- OPTION", help="passed on to `python -m app.scrub`"
     )
-    command.set_defaults(run=scrub)
+    command.set_defaults(run=lambda options: operate(SCRUB, options))
+    command = commands.add_parser(
+        "lethe", help="run `lethe COMMAND` with the settings and keys of the service here"
+    )
+    command.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help="where the state lies (%(default)s)"
+    )
+    command.add_argument(
+        "options",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="such as `keys list`, `log export --out FILE` or `rerun JOB`",
+    )
+    command.set_defaults(run=lambda options: operate(LETHE, options))
     return parser.parse_args(arguments)
 
 
@@ -91,8 +104,8 @@ def run(supervisor: Supervisor) -> int:
     return 0
 
 
-def scrub(options: argparse.Namespace) -> int:
-    """Run the scrub on a state folder; returns its exit status, or 2 when it cannot start."""
+def operate(program: Program, options: argparse.Namespace) -> int:
+    """Run a program on a state folder; returns its exit status, or 2 when it cannot start."""
     folder = options.folder.resolve()
     stop_at_first_signal()
     try:
@@ -102,12 +115,11 @@ def scrub(options: argparse.Namespace) -> int:
                 "LETHE_MODE": "embedded",
                 "LETHE_ARTIFACTS_FOLDER": str(folder / "artifacts"),
                 DATABASE_URL: database,
-                BROKER_URL: broker,  # a scrub never asks it
+                BROKER_URL: broker,  # none of them asks it
             }
             return subprocess.run(
-                [sys.executable, "-m", *SCRUB.command, *options.options],
-                env=environment_for(SCRUB, service, dict.fromkeys((API_KEY, ID_KEY), "")),
-                cwd=ROOT,
+                [sys.executable, "-m", *program.command, *options.options],
+                env=environment_for(program, service, _secrets(folder, program)),
                 check=False,
             ).returncode
     except KeyboardInterrupt:
@@ -115,6 +127,14 @@ def scrub(options: argparse.Namespace) -> int:
     except EmbeddedError as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def _secrets(folder: Path, program: Program) -> dict[str, str]:
+    if not program.secrets:
+        return dict.fromkeys(SECRETS, "")
+    if not (folder / SECRETS_FILE).exists():
+        raise FolderRefused(f"{folder} holds no service's state; choose another --folder")
+    return secrets_of(folder, load_secrets(folder))
 
 
 def _database(folder: Path, resources: ExitStack) -> str:

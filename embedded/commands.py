@@ -9,6 +9,10 @@ from types import MappingProxyType
 
 API_KEY = "LETHE_API_KEY"  # names of environment variables, not secrets
 ID_KEY = "LETHE_ID_KEY"
+# A private key is handed on by its name or by that of a file, whichever there is.
+LOG_KEY, LOG_KEY_FILE = "LETHE_LOG_KEY", "LETHE_LOG_KEY_FILE"
+WEIGHTS_KEY, WEIGHTS_KEY_FILE = "LETHE_WEIGHTS_KEY", "LETHE_WEIGHTS_KEY_FILE"
+SECRETS = (API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY, WEIGHTS_KEY_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ API = Program(
         # download may go on for a while when the process is asked to end, and not for ever.
         *("--no-access-log", "--timeout-graceful-shutdown", "30"),
     ),
-    secrets=frozenset({API_KEY, ID_KEY}),
+    secrets=frozenset({API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE}),
 )
 
 WORKER = Program(
@@ -42,7 +46,7 @@ WORKER = Program(
         *("celery", "--app", "workers.celery_app", "worker", "--queues", "jobs"),
         *("--pool", "prefork", "--concurrency", "1", "--hostname", "worker@%h"),
     ),
-    secrets=frozenset({ID_KEY}),
+    secrets=frozenset({ID_KEY, WEIGHTS_KEY, WEIGHTS_KEY_FILE}),
     # Threads that wait for work would otherwise spin, and starve the API on a small machine.
     environment=MappingProxyType({"OMP_WAIT_POLICY": "PASSIVE"}),
     # A job is given back within ten seconds, and what holds on is killed by then.
@@ -57,9 +61,12 @@ SCHEDULER = Program(
         *("--beat", "--scheduler", "celery.beat:Scheduler"),
         *("--queues", "control", "--pool", "solo", "--hostname", "scheduler@%h"),
     ),
+    secrets=frozenset({LOG_KEY, LOG_KEY_FILE}),
 )
 
 PROGRAMS = (API, WORKER, SCHEDULER)
 
-# Ends by itself, and answers on the terminal that it was asked from.
+# These end by themselves, and answer on the terminal that they were asked from.
 SCRUB = Program("scrub", ("app.scrub",))
+# What an operator does with the evidence: keys, log, weights, rerun, export.
+LETHE = Program("lethe", ("lethe",), secrets=frozenset(SECRETS) - {API_KEY})

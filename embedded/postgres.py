@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from embedded.errors import FolderRefused, ProgramFailed
+from embedded.files import write_atomically
 from embedded.server import HOST, START_SECONDS, Server, Site
-from embedded.state import write_atomically
 
 ADMIN = "lethe_admin"  # initdb's superuser; the service itself is none
 ROLE = "lethe"

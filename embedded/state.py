@@ -1,10 +1,9 @@
-"""The state folder: its locks and its secrets."""
+"""The state folder: its locks, its secrets and its keys."""
 
 import fcntl
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from embedded.errors import FolderRefused
+from embedded.files import write_atomically
+from embedded.signing_keys import ensure_signing_keys
 
 DEFAULT_FOLDER = Path(".lethe")
 SECRETS_FILE = "secrets.json"
@@ -53,23 +54,6 @@ def generate() -> Secrets:
     )
 
 
-def write_atomically(path: Path, text: str, owner: tuple[int, int] | None = None) -> None:
-    """Write a file only its owner may read; there is the whole file under its name, or none."""
-    # mkstemp creates it 0600 and follows no link.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def load_secrets(folder: Path) -> Secrets:
     """Read the folder's secrets, or make them when there are none; damaged ones are refused."""
     path = folder / SECRETS_FILE
@@ -109,11 +93,12 @@ def create(folder: Path) -> bool:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[Claim]:
-    """Make the folder if need be, claim it for this process, and read its secrets."""
+    """Make the folder if need be, claim it for this process, read its secrets, see to its keys."""
     folder = folder.resolve()
     created = create(folder)
     with hold(folder) as lock:
         loaded = load_secrets(folder)
+        ensure_signing_keys(folder, folder / SECRETS_FILE)
         logs = folder / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         yield Claim(folder, logs, loaded, lock, created)

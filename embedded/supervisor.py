@@ -15,7 +15,8 @@ import httpx2
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from embedded.commands import API_KEY, ID_KEY, MIGRATIONS, PROGRAMS, Program
+from embedded.commands import API_KEY, MIGRATIONS, PROGRAMS, Program
+from embedded.environment import environment_for, secrets_of
 from embedded.errors import ProgramFailed, SettingsRefused
 from embedded.keeper import Keeper
 from embedded.running import Running
@@ -70,16 +71,6 @@ def command_line(program: Program, port: int) -> list[str]:
     """What to execute for a program."""
     filled = [part.format(host=HOST, port=port) for part in program.command]
     return [sys.executable, "-m", *filled] if filled[0] in MODULES else filled
-
-
-def environment_for(
-    program: Program, service: Mapping[str, str], secrets: Mapping[str, str]
-) -> dict[str, str]:
-    """What a program gets to see: everything of ours except the secrets that it has no use for."""
-    inherited = {name: value for name, value in os.environ.items() if name not in secrets}
-    granted = {name: secrets[name] for name in program.secrets}
-    # What the user set wins over the defaults; the URLs are in `service` only when it did not.
-    return {**program.environment, **service, **inherited, **granted}
 
 
 class Application:
@@ -224,10 +215,7 @@ class Supervisor:
             DATABASE_URL: urls[0],
             BROKER_URL: urls[1],
         }
-        secrets = {
-            API_KEY: os.environ.get(API_KEY) or claimed.secrets.api_key,
-            ID_KEY: os.environ.get(ID_KEY) or claimed.secrets.id_key,
-        }
+        secrets = secrets_of(claimed.folder, claimed.secrets)
         self.api_key = secrets[API_KEY]
         if self._migrations is not None:
             environment = environment_for(self._migrations, service, secrets)

@@ -2,8 +2,8 @@
 
 import redis
 
+from embedded.files import write_atomically
 from embedded.server import HOST, Server
-from embedded.state import write_atomically
 
 # Nothing is saved: the broker carries nudges, and the database is the truth. Evicting a nudge under
 # memory pressure would still delay work silently, so a full broker refuses to take more instead.

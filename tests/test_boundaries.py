@@ -4,11 +4,15 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app import lifecycle
+from app import keys, lifecycle
+from app.keys import Purpose
+from embedded.commands import LOG_KEY, SCHEDULER, WEIGHTS_KEY, WORKER, Program
+from embedded.supervisor import command_line
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "safetensors", "sklearn", "workers", "embedded")
@@ -104,7 +108,9 @@ def test_nothing_is_unpickled(word: str) -> None:
     assert users == []
 
 
-@pytest.mark.parametrize("missing", ["LETHE_API_KEY", "LETHE_ID_KEY", "LETHE_DATABASE_URL"])
+@pytest.mark.parametrize(
+    "missing", ["LETHE_API_KEY", "LETHE_ID_KEY", "LETHE_LOG_KEY", "LETHE_DATABASE_URL"]
+)
 def test_the_api_does_not_start_without_what_it_needs(
     environment: dict[str, str], missing: str
 ) -> None:
@@ -114,6 +120,45 @@ def test_the_api_does_not_start_without_what_it_needs(
     assert missing in done.stderr or missing.removeprefix("LETHE_").lower() in done.stderr
     secret = environment["LETHE_API_KEY"]
     assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("program", "name"), [(SCHEDULER, LOG_KEY), (WORKER, WEIGHTS_KEY)])
+def test_scheduler_and_worker_do_not_start_with_a_key_that_is_not_theirs(
+    environment: dict[str, str], program: Program, name: str
+) -> None:
+    generated = keys.generate(Purpose.LOG if name == LOG_KEY else Purpose.WEIGHTS)
+    done = subprocess.run(
+        command_line(program, 0),
+        env={**environment, name: generated},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert f"error: {name} was generated" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in generated.splitlines() if line in done.stdout + done.stderr] == []
+
+
+@pytest.mark.parametrize(
+    ("queues", "needed"),
+    [(["control"], {LOG_KEY}), (["jobs"], {WEIGHTS_KEY}), (None, {LOG_KEY, WEIGHTS_KEY})],
+)
+def test_each_process_needs_the_keys_of_its_own_queues_alone(
+    reread: Callable[[str, str], None], queues: list[str] | None, needed: set[str]
+) -> None:
+    from workers.celery_app import _refuse_to_start_without_keys
+
+    present = {name: os.environ[name] for name in (LOG_KEY, WEIGHTS_KEY)}
+    for name, value in present.items():
+        reread(name, "")
+        if name in needed:
+            with pytest.raises(SystemExit, match=f"neither {name}"):
+                _refuse_to_start_without_keys(options={"queues": queues})
+        else:
+            _refuse_to_start_without_keys(options={"queues": queues})
+        reread(name, value)
 
 
 def test_tests_and_docs_name_no_path_of_a_machine() -> None:

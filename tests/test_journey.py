@@ -24,7 +24,9 @@ from embedded.servers import remove, temporary_place
 from embedded.supervisor import Supervisor
 from lethe_examples import classifier
 from lethe_examples.digits import Digits
+from lethe_examples.proofs import Fetch
 from lethe_examples.proofs import check as check_proofs
+from tests.commands import lethe, operate
 from workers.artifacts import dump_state
 
 REQUESTS = "/v1/deletion-requests"
@@ -133,11 +135,12 @@ def register(journey: Journey, checkpoint: bytes, name: str, recipe: str = "digi
 
 @pytest.mark.timeout(180)
 def test_a_request_becomes_a_published_verified_version(
-    journey: Journey, checkpoint: bytes
+    journey: Journey, checkpoint: bytes, tmp_path: Path
 ) -> None:
     model = register(journey, checkpoint, "digits")
     assert (model["status"], model["sample_count"]) == ("ready", 600)
-    pinned = journey.get("/v1/audit/head")
+    with journey.http as http:
+        pinned = http.get("/v1/audit/checkpoint").text
     wanted = [
         journey.submit(*samples(0, 30), reference=PLANTED),
         journey.submit(*samples(30, 60)),
@@ -151,7 +154,14 @@ def test_a_request_becomes_a_published_verified_version(
     assert [(job["status"], job["sample_count"]) for job in jobs] == [("published", 60)]
     with journey.http as http:
         weights = http.get("/v1/models/digits/current/weights").content
-    assert list(check_proofs(journey.get, pinned, requests, weights))
+        fetch: Fetch = lambda path: http.get(path).content  # noqa: E731
+        assert list(check_proofs(fetch, pinned, requests, weights, tmp_path))
+    # Over the command line, too, and the job once more from its record.
+    asked = [tmp_path / "receipt-1.json", "--key", tmp_path / "keys.json"]
+    verified = lethe("verify", *asked, "--weights", tmp_path / "served.safetensors")
+    assert (verified.returncode, "Not proven" in verified.stdout) == (0, True)
+    again = operate(journey.service.folder, "rerun", jobs[0]["id"])
+    assert (again.returncode, "reproduced" in again.stdout) == (0, True), again.stderr
     digest = "sha256:" + hashlib.sha256(weights).hexdigest()
     assert journey.get("/v1/models/digits/current")["digest"] == digest
     entries = journey.get("/v1/audit/entries", limit=200)["items"]

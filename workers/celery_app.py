@@ -1,12 +1,13 @@
 """Celery's settings, each with its reason. Rows are the truth; messages are nudges."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import stamina
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_shutting_down
 
-from app import logs, queue
+from app import keys, logs, queue
 from app.settings import settings
 from workers import reconnecting, stopping
 
@@ -15,7 +16,12 @@ def _rhythm() -> dict[str, float]:
     interval = settings().plan_interval.total_seconds()
     # Twice as often, so that what a lost nudge left behind waits for one interval at most, the way
     # back to a broker that was away included.
-    return {queue.PLAN: interval, queue.SWEEP: interval / 2}
+    return {
+        queue.PLAN: interval,
+        queue.SWEEP: interval / 2,
+        queue.DELIVER: interval,
+        queue.SIGN_HEAD: settings().head_interval.total_seconds(),
+    }
 
 
 def _create() -> Celery:
@@ -68,6 +74,18 @@ def _create() -> Celery:
         },
     )
     return celery
+
+
+@celeryd_init.connect
+def _refuse_to_start_without_keys(options: Mapping[str, Any], **_: Any) -> None:
+    needed = {queue.CONTROL_QUEUE: keys.log_key, queue.JOBS_QUEUE: keys.weights_key}
+    served = options.get("queues") or list(needed)
+    try:
+        for name in needed.keys() & set(served):
+            needed[name]()
+    except keys.KeyRefused as error:
+        # Of another exception Celery would make a line in the log, and start.
+        raise SystemExit(f"error: {error}") from None
 
 
 @setup_logging.connect

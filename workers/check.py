@@ -6,13 +6,14 @@ from uuid import UUID
 import structlog
 
 from app.artifacts import ArtifactStore
+from app.commitments import Manifest, commit
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.errors import LeaseLost
 from app.privacy import key_id
 from app.registry import checking
 from app.settings import settings
-from workers import failures
+from workers import failures, signing
 from workers.artifacts import Corrupted, load_state
 from workers.data import sample_digests
 from workers.derived import nudge_derived
@@ -51,7 +52,8 @@ def check(model_id: UUID) -> None:
 
 
 def _check(to_check: checking.ToCheck) -> None:
-    path = ArtifactStore(settings().artifacts_folder).find(to_check.checkpoint_digest)
+    store = ArtifactStore(settings().artifacts_folder)
+    path = store.find(to_check.checkpoint_digest)
     problems: list[Problem] = []
     recipe = state = None
     try:
@@ -69,15 +71,18 @@ def _check(to_check: checking.ToCheck) -> None:
     if problems or recipe is None or path is None:
         _reject(to_check, problems)
         return
+    signing.sign(store, to_check.checkpoint_digest)
     digests = sample_digests(recipe, settings().required_id_key())
     with transaction() as session:
         checking.replace_manifest(session, to_check, digests)
+    manifest = Manifest(to_check.model_id, digests, frozenset())
     found = checking.Found(
         sample_count=len(digests),
         data_fingerprint=data_fingerprint(digests),
         id_key_id=key_id(settings().required_id_key()),
         size_bytes=path.stat().st_size,
         can_train=recipe.can_train,
+        commitment=commit(manifest),
     )
     with transaction() as session:
         checking.accept(session, to_check, found)

@@ -7,13 +7,14 @@ from pathlib import PurePath
 import torch
 
 from app.errors import LetheError
+from app.keys import KeyRefused
 from workers.artifacts import Corrupted
 from workers.data import DataChanged
 from workers.recipes import UnknownRecipe
 from workers.unlearning.errors import UnlearningError
 
 # Errors whose words are this project's own.
-OWN = (LetheError, Corrupted, DataChanged, UnknownRecipe, UnlearningError)
+OWN = (LetheError, KeyRefused, Corrupted, DataChanged, UnknownRecipe, UnlearningError)
 
 # What another attempt would meet again; everything else may pass.
 PERMANENT = (Corrupted, DataChanged, UnknownRecipe)

@@ -12,7 +12,7 @@ from app.artifacts import ArtifactStore
 from app.db import transaction
 from app.jobs.leases import Job
 from lethe.recipe import Recipe
-from workers import ledgers, references
+from workers import ledgers, references, signing
 from workers.artifacts import Corrupted, load_state
 from workers.data import Split, split
 from workers.device import set_up_device
@@ -55,21 +55,31 @@ class Ground:
         return _measure(self.recipe, self.model(state), self.data, self.judges, self.job)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the repetition of a job has from its record, and does not look for."""
+
+    device: torch.device
+    targets: Tensor | None
+    judges: Judges | None
+
+
 def largest_step(job: Job) -> int:
     """Return how many records a method of the job may put into one step, if nothing limits it."""
     chosen = job.policy.options.nabla_tau.batch_size or LARGEST_BATCH
     return max(chosen, find_recipe(job.recipe).batch_size)
 
 
-def prepare(job: Job, id_key: bytes, store: ArtifactStore) -> Ground:
+def prepare(job: Job, id_key: bytes, store: ArtifactStore, given: Given | None = None) -> Ground:
     """Load and measure what a job starts from.
 
     Raises:
+        SignatureRefused: the parent's weights are not signed as they should be.
         UnknownRecipe, DataChanged, Corrupted: the job cannot be done as things are.
         StorageFailed: what it makes would have no place.
 
     """
-    device = set_up_device()
+    device = set_up_device() if given is None else given.device
     recipe = find_recipe(job.recipe)
     if job.batch_limit is not None:
         recipe = copy.copy(recipe)  # an installed instance serves other jobs, too
@@ -77,10 +87,12 @@ def prepare(job: Job, id_key: bytes, store: ArtifactStore) -> Ground:
     path = store.find(job.parent_digest)
     if path is None:
         raise Corrupted(f"the artifact store lacks {job.parent_digest}")
+    signing.verify_version(store, job.parent_id, job.parent_digest)
     parent = load_state(path, job.parent_digest)
-    store.require_room(path.stat().st_size)
+    if given is None:
+        store.require_room(path.stat().st_size)
     data = split(recipe, id_key, job.data_fingerprint, job.forget_digests, job.forgotten_digests)
-    targets, judges = _expected(job, data)
+    targets, judges = _expected(job, data) if given is None else (given.targets, given.judges)
     model = recipe.build_model()
     model.load_state_dict(parent)
     before = _measure(recipe, model.to(device).eval(), data, judges, job)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -11,12 +11,13 @@ from app.artifacts import ArtifactStore
 from app.errors import LeaseLost
 from app.jobs.leases import Job
 from app.jobs.outcome import Attempted
+from app.jobs.records import Record
 from app.statuses import RungOutcome
 from lethe.policy import MethodName, Verdicts
 from lethe.recipe import CannotTrain
 from workers import failures
 from workers.ground import Ground, State, prepare
-from workers.heartbeat import Heartbeat
+from workers.records import record_of
 from workers.unlearning.contract import Unlearned
 from workers.unlearning.errors import Cancelled, UnlearningError
 from workers.unlearning.method import Context, method_for
@@ -35,13 +36,25 @@ class Climbed:
     state: State | None
     drift: float = 0.0
     """Relative L2 distance of these weights from the parent's."""
+    record: Record | None = None
+    """What it takes to repeat the last rung."""
+
+
+class Watch(Protocol):
+    """Who hears how far the work is, and may call it off."""
+
+    def report(self, phase: str, fraction: float) -> None:
+        """Note the phase, and the fraction of it that is done."""
+
+    def is_lost(self) -> bool:
+        """Tell whether nobody wants the outcome any more."""
 
 
 def climb(
     job: Job,
     id_key: bytes,
     store: ArtifactStore,
-    heartbeat: Heartbeat,
+    heartbeat: Watch,
     record: Callable[[Attempted], None],
 ) -> Climbed:
     """Try the policy's methods in turn; ``record`` gets each rung as soon as it is judged.
@@ -65,7 +78,8 @@ def climb(
         rungs.append(rung)
         follows = what_follows(rung.outcome, job.policy.verdicts)
         if follows == "publish" and state is not None:
-            return Climbed(tuple(rungs), state, _drift(ground, state))
+            drift = _drift(ground, state)
+            return Climbed(tuple(rungs), state, drift, record_of(ground, rung))
         if follows == "stop":
             break
     if unforeseen is not None:
@@ -87,11 +101,11 @@ def what_follows(outcome: RungOutcome, verdicts: Verdicts) -> str:
 
 
 def _try(
-    ground: Ground, position: int, name: MethodName, heartbeat: Heartbeat
+    ground: Ground, position: int, name: MethodName, heartbeat: Watch
 ) -> tuple[Attempted, State | None, Exception | None]:
     started = time.monotonic()
     try:
-        unlearned = _unlearn(ground, name, heartbeat)
+        unlearned = unlearn(ground, name, heartbeat)
     except PASSING:
         raise
     except Exception as error:  # noqa: BLE001  # the recipe's code runs in there, too
@@ -103,10 +117,17 @@ def _try(
         return rung, None, None if foreseen else error
     seconds = time.monotonic() - started
     heartbeat.report(f"verify {name}", 0.0)
-    return _judge(ground, position, name, unlearned, seconds), unlearned.state, None
+    return judge(ground, position, name, unlearned, seconds), unlearned.state, None
 
 
-def _unlearn(ground: Ground, name: MethodName, heartbeat: Heartbeat) -> Unlearned:
+def unlearn(ground: Ground, name: MethodName, heartbeat: Watch) -> Unlearned:
+    """Return what a method makes of the parent, before anybody judged it.
+
+    Raises:
+        UnlearningError: see its tree.
+        CannotTrain: the recipe has no ``train``, and the method needs it.
+
+    """
     context = Context(
         recipe=ground.recipe,
         seed=ground.job.seed,
@@ -123,9 +144,10 @@ def _unlearn(ground: Ground, name: MethodName, heartbeat: Heartbeat) -> Unlearne
     )
 
 
-def _judge(
+def judge(
     ground: Ground, position: int, name: MethodName, unlearned: Unlearned, seconds: float
 ) -> Attempted:
+    """Return the rung of a method that took so many seconds, with its verdict and evidence."""
     after = ground.measure(unlearned.state)
     verdict = verify(
         before_state=ground.parent,

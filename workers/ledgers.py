@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from app.artifacts import ArtifactStore
 from app.db import transaction
-from app.derived import leasing, ledgers
+from app.derived import leasing, ledger_files, ledgers
 from app.derived.ledgers import Kept, ToCompute, retained_fingerprint
 from app.errors import LeaseLost, StorageFailed
 from app.settings import settings
 from app.tables import GradientLedger
 from lethe.recipe import Recipe
-from workers import failures
+from workers import failures, signing
 from workers.artifacts import Corrupted, digest_of, dump_state, load_state
 from workers.data import id_key_of, split
 from workers.device import set_up_device
@@ -119,11 +119,11 @@ def remove_void(store: ArtifactStore | None = None) -> int:
     store = store or ArtifactStore(settings().artifacts_folder)
     removed = 0
     with transaction() as session:
-        found = ledgers.void_files(session)
+        found = ledger_files.void_files(session)
     for ledger_id, digest in found:
         try:
             with transaction() as session:
-                gone = ledgers.remove_file(session, ledger_id, store.remove)
+                gone = ledger_files.remove_file(session, ledger_id, store.remove)
         except StorageFailed as error:
             log.error("ledger.not_removed", ledger=str(ledger_id), error=failures.describe(error))
             continue
@@ -168,6 +168,7 @@ def _load_weights(to_compute: ToCompute, store: ArtifactStore) -> dict[str, Tens
     path = store.find(to_compute.weights_digest)
     if path is None:
         raise Corrupted(f"the artifact store lacks {to_compute.weights_digest}")
+    signing.verify_version(store, to_compute.version_id, to_compute.weights_digest)
     return load_state(path, to_compute.weights_digest)
 
 

@@ -19,8 +19,9 @@ from app.jobs.backoff import retrying
 from app.jobs.leases import Job
 from app.jobs.outcome import Attempted
 from app.jobs.publication import NewVersion
+from app.jobs.records import Record
 from app.settings import settings
-from workers import failures
+from workers import failures, signing
 from workers.artifacts import dump_state
 from workers.data import id_key_of
 from workers.derived import nudge_derived
@@ -68,13 +69,15 @@ def _run(job: Job, heartbeat: Heartbeat) -> None:
         while_held(heartbeat, lambda: _record(job, rung))
 
     try:
+        # Hours of work would be in vain with a key that may not sign any more.
+        signing.introduce_key()
         with interruptible():
             climbed = climb(job, id_key_of(job.id_key_id), store, heartbeat, record)
         if climbed.state is None:
             end = partial(_refuse, job, climbed.rungs)
         else:
             heartbeat.report("publish", 0.0)
-            end = partial(_publish, job, store, _store(store, climbed), climbed.rungs)
+            end = partial(_publish, job, store, _store(job, store, climbed), climbed.rungs)
     except Stopping:
         end = partial(_release, job)
     except (LeaseLost, Cancelled):
@@ -91,7 +94,8 @@ def _publish(job: Job, store: ArtifactStore, new: NewVersion, rungs: Sequence[At
     with transaction() as session:
         version = publication.published_by(session, job)
         if version is None:
-            if store.hold(session, new.digest) is None:
+            held = store.hold(session, new.digest)
+            if held is None or store.find_signature(new.digest) is None:
                 raise StorageFailed("The new weights are gone from the artifact store.")
             version = publication.publish(session, job, new, rungs)
             reach(CrashPoint.PUBLISH_BEFORE_COMMIT)
@@ -100,7 +104,7 @@ def _publish(job: Job, store: ArtifactStore, new: NewVersion, rungs: Sequence[At
     nudge_derived(job.model_id)
 
 
-def _store(store: ArtifactStore, climbed: Climbed) -> NewVersion:
+def _store(job: Job, store: ArtifactStore, climbed: Climbed) -> NewVersion:
     chosen = climbed.rungs[-1]
     if climbed.state is None or chosen.guarantee is None:
         raise RuntimeError("no rung has weights to store")
@@ -109,14 +113,24 @@ def _store(store: ArtifactStore, climbed: Climbed) -> NewVersion:
         reach(CrashPoint.ARTIFACT_BEFORE_RENAME)
         stored = file.keep()
     reach(CrashPoint.ARTIFACT_WRITTEN)
+    signing.sign(store, stored.digest)
     return NewVersion(
+        change=publication.change_by(job),
         digest=stored.digest,
         size_bytes=stored.size_bytes,
         method=chosen.method,
         guarantee=chosen.guarantee,
         verdict=chosen.outcome,
         drift=climbed.drift,
+        record=climbed.record,
+        software={} if climbed.record is None else _software(climbed.record),
     )
+
+
+def _software(record: Record) -> dict[str, str]:
+    # The receipt says what computed the weights, for as long as it is kept; the record goes.
+    environment = {name: str(value) for name, value in record.inputs["environment"].items()}
+    return {**environment, "recipe": record.inputs["recipe_fingerprint"]}
 
 
 def _record(job: Job, rung: Attempted) -> None:

@@ -4,25 +4,36 @@ What needs torch is imported when it is called, since the scheduler runs without
 """
 
 import time
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app import queue
+from app.artifacts import ArtifactStore
+from app.audit import heads, witnesses
 from app.audit.service import place_all
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.deletions import planner
-from app.derived import leasing, ledgers
+from app.derived import leasing, ledger_files
+from app.errors import NotSigning, RolledBack
 from app.jobs import leases, outcome
 from app.jobs.backoff import retrying
+from app.recall.notices import Reminder
 from app.registry import checking
+from app.retention import purging
 from app.settings import settings
 from app.tables import GradientLedger, ReferenceSet
+from app.webhooks.delivering import Senders
 from workers.celery_app import app
 
 log = structlog.get_logger()
+
+# Of this process: the threads that send messages, and when it last said what is overdue.
+senders = Senders()
+reminder = Reminder()
 
 # Jobs that a nudge tries to claim, at most; what it misses, the sweep finds.
 MOST_TRIED = 20
@@ -77,6 +88,21 @@ def refresh_ledger(ledger_id: str | None = None) -> None:
     remove_void()
 
 
+@app.task(name=queue.PURGE)
+def purge() -> None:
+    """Remove the weights of the versions whose time has come, and what was computed from them."""
+    purging.purge_due(ArtifactStore(settings().artifacts_folder))
+
+
+@app.task(name=queue.DELIVER)
+def deliver() -> None:
+    """Have due messages sent; planning in this process does not wait for their receivers."""
+    try:
+        senders.start()
+    except DBAPIError as error:
+        log.error("delivery.not_begun", error=type(error).__name__)
+
+
 @app.task(name=queue.PLAN)
 def plan() -> None:
     """Make jobs of what is due, the nearest deadline first, and nudge a worker for each.
@@ -127,12 +153,17 @@ def sweep() -> None:
             models = checking.unchecked(session)
             sets = leasing.waiting(session, ReferenceSet)
             sums = leasing.waiting(session, GradientLedger)
-            void = ledgers.void_files(session)
-        place_all()
+            void = ledger_files.void_files(session)
+            purges = purging.due(session)
+            overdue = reminder.due(session)
+        with suppress(RolledBack):  # told by who signs; what is promised goes on
+            place_all()
         reach(CrashPoint.SWEEP_BEFORE_NUDGE)
     except DBAPIError as error:
         log.error("sweep.failed", error=type(error).__name__)
         return
+    if overdue:
+        log.warning("notice.overdue", models=overdue)
     # With nudges still waiting, workers are busy or away; more of them would only pile up.
     if queue.depth(queue.JOBS_QUEUE) == 0:
         for model_id in models:
@@ -146,3 +177,17 @@ def sweep() -> None:
             queue.nudge(queue.REFRESH_LEDGER, ledger_id)
         if void and not sums:
             queue.nudge(queue.REFRESH_LEDGER)
+        if purges:
+            queue.nudge(queue.PURGE)
+
+
+@app.task(name=queue.SIGN_HEAD)
+def sign_head() -> None:
+    """Sign the log's head if there is anything new to sign, and tell the witnesses."""
+    try:
+        # Logged where it was found; what was signed before, a witness may still lack.
+        with suppress(NotSigning):
+            heads.refresh()
+        witnesses.tell()
+    except DBAPIError as error:
+        log.error("head.failed", error=type(error).__name__)

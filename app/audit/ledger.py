@@ -5,32 +5,24 @@ one caller at a time, so that no lock on the log is held while other work waits 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import rfc8785
-from sqlalchemy import (
-    JSON,
-    Text,
-    Uuid,
-    bindparam,
-    column,
-    delete,
-    exists,
-    func,
-    insert,
-    select,
-    tuple_,
-)
+from sqlalchemy import JSON, Text, Uuid, bindparam, column, delete, exists, func, insert, select
+from sqlalchemy import tuple_ as row_of
 from sqlalchemy.orm import Session
 
 from app.audit import merkle
 from app.db import lock, now
-from app.errors import NotFound
-from app.tables import AuditEntry, AuditHead, AuditLeaf, AuditNode, AuditPending
+from app.errors import NotFound, RolledBack
+from app.tables import AuditEntry, AuditHead, AuditLeaf, AuditNode, AuditPending, SignedHead
 from lethe.verify import EMPTY_ROOT, leaf_hash
+from lethe.verify.note import peek
+from lethe.verify.reasons import NotProven
 
 # Entries placed in one transaction: bounds its memory, and how long others wait for the log.
 BATCH = 10_000
@@ -103,11 +95,16 @@ def _payload(entry: Entry, at: str) -> str:
 
 
 def sequence(session: Session) -> bool:
-    """Give committed entries their places and record a new tree head; tell whether any remain.
+    """Give committed entries their places and record a new tree head; tell whether any may remain.
 
+    Those that are committed meanwhile do not count: they could keep the caller here for good.
     Takes the log's lock until the caller's transaction ends.
+
+    Raises:
+        RolledBack: the tree lacks what new entries are to be appended to.
+
     """
-    if not session.scalar(select(exists(select(AuditPending.entry_id)))):
+    if not is_growing(session):
         return False
     lock(session, "audit-log")
     oldest = select(AuditPending.entry_id).order_by(AuditPending.entry_id).limit(BATCH)
@@ -127,6 +124,8 @@ def sequence(session: Session) -> bool:
         ).all()
     )
     edge = _nodes(session, merkle.right_edge(size))
+    if len(edge) != size.bit_count():
+        raise RolledBack("Nodes of the log's tree are gone; the operator must act.")
     grown = merkle.append(size, edge, (leaf_hash(payloads[id_].encode()) for id_ in ids))
     session.execute(
         insert(AuditLeaf),
@@ -142,6 +141,11 @@ def sequence(session: Session) -> bool:
             size=grown.size, root_hash=merkle.root(grown.size, known.__getitem__)
         )
     )
+    return len(ids) == BATCH
+
+
+def is_growing(session: Session) -> bool:
+    """Tell whether committed entries wait for their places."""
     return bool(session.scalar(select(exists(select(AuditPending.entry_id)))))
 
 
@@ -162,6 +166,14 @@ def head(session: Session, size: int | None = None) -> Head:
     if size > newest.size:
         raise NotFound(f"The log has {newest.size} entries; ask for a size up to that.")
     return Head(size, _compute(session, lambda nodes: [merkle.root(size, nodes)])[0], now())
+
+
+def computed_root(session: Session, size: int) -> bytes | None:
+    """Return the root at a size out of the stored nodes; None if some of them are gone."""
+    try:
+        return _compute(session, lambda nodes: [merkle.root(size, nodes)])[0]
+    except KeyError:
+        return None
 
 
 def leaves(session: Session, start: int, limit: int, subject: UUID | None = None) -> list[Leaf]:
@@ -226,6 +238,13 @@ def replay(session: Session) -> list[str]:
         for row in session.scalars(select(AuditHead).order_by(AuditHead.size))
         if row.size > grown.size or merkle.root(row.size, grown.nodes.__getitem__) != row.root_hash
     ]
+    problems += [
+        f"signed head of size {size} differs from the entries"
+        for size, note in session.execute(
+            select(SignedHead.size, SignedHead.note).order_by(SignedHead.id)
+        )
+        if not _signs(note, size, grown)
+    ]
     unplaced = session.scalar(
         select(func.count())
         .select_from(AuditEntry)
@@ -239,6 +258,14 @@ def replay(session: Session) -> list[str]:
     return problems
 
 
+def _signs(note: str, size: int, grown: merkle.Growth) -> bool:
+    with suppress(NotProven):
+        head = peek(note)
+        if head.size == size <= grown.size:
+            return head.root_hash == merkle.root(size, grown.nodes.__getitem__)
+    return False
+
+
 def _size(session: Session) -> int:
     return session.scalar(select(func.max(AuditHead.size))) or 0
 
@@ -248,7 +275,7 @@ def _nodes(session: Session, addresses: Sequence[merkle.Address]) -> dict[merkle
         return {}
     rows = session.execute(
         select(AuditNode.level, AuditNode.index, AuditNode.hash).where(
-            tuple_(AuditNode.level, AuditNode.index).in_(addresses)
+            row_of(AuditNode.level, AuditNode.index).in_(addresses)
         )
     )
     return {(level, index): value for level, index, value in rows}

@@ -1,10 +1,13 @@
 """What the transparency log looks like on the wire. Hashes are lower-case hexadecimal."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 
 from app.audit import ledger
+from app.audit.service import Inclusion
+from app.audit.signed_heads import Signed
 from app.wire import Answer
 
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -16,6 +19,22 @@ class TreeHead(Answer):
     size: int = Field(examples=[42])
     root_hash: str = Field(examples=[_HASH])
     created_at: datetime
+
+
+class CurrentHead(TreeHead):
+    """The log as it is now, and the newest head that was signed."""
+
+    checkpoint: str | None = Field(
+        description="The newest signed head as a note, as `GET /v1/audit/checkpoint` answers it; "
+        "it may be of a smaller size. Null before the first signature.",
+        examples=["lethe/5a2c\n42\nn4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=\n"],
+    )
+
+
+class PublishedKeys(Answer):
+    """A JWK Set: keys have `kid`, `purpose` (`log` or `weights`), `iat`, maybe `exp`, and `pem`."""
+
+    keys: list[dict[str, Any]]
 
 
 class LogEntry(Answer):
@@ -57,6 +76,22 @@ def describe_head(head: ledger.Head) -> TreeHead:
     return TreeHead(size=head.size, root_hash=head.root_hash.hex(), created_at=head.created_at)
 
 
+def describe_current(head: ledger.Head, signed: Signed | None) -> CurrentHead:
+    """Return the newest tree head and the newest signed one as their readers see them."""
+    return CurrentHead(
+        **describe_head(head).model_dump(), checkpoint=None if signed is None else signed.note
+    )
+
+
 def describe_leaf(leaf: ledger.Leaf) -> LogEntry:
     """Return an entry as its readers see it."""
     return LogEntry(position=leaf.position, leaf_hash=leaf.hash.hex(), entry=leaf.payload)
+
+
+def describe_inclusion(proof: Inclusion) -> InclusionProof:
+    """Return the proof of an entry as its readers see it."""
+    return InclusionProof(
+        entry=describe_leaf(proof.leaf),
+        head=describe_head(proof.head),
+        path=[node.hex() for node in proof.path],
+    )

@@ -1,12 +1,11 @@
 """Read the log as of now: committed entries get their places before anybody asks about them."""
 
 from collections.abc import Sequence
-from uuid import UUID
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from app.audit import ledger
-from app.audit.schemas import InclusionProof, describe_head, describe_leaf
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.errors import NotFound
@@ -15,8 +14,22 @@ from app.errors import NotFound
 MOST_ABOUT_ONE = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """That an entry is in the tree of a head (RFC 9162, 2.1.3)."""
+
+    leaf: ledger.Leaf
+    head: ledger.Head
+    path: Sequence[bytes]
+
+
 def place_all() -> None:
-    """Place every entry that is committed, in transactions of their own."""
+    """Place every entry that is committed, in transactions of their own.
+
+    Raises:
+        RolledBack: the tree lacks what they are to be appended to.
+
+    """
     more = True
     while more:
         with transaction() as session:
@@ -24,7 +37,7 @@ def place_all() -> None:
             reach(CrashPoint.SEQUENCE_BEFORE_COMMIT)
 
 
-def prove(session: Session, position: int, head: ledger.Head) -> InclusionProof:
+def prove(session: Session, position: int, head: ledger.Head) -> Inclusion:
     """Return the proof that the entry at a position is in the tree of a head.
 
     Raises:
@@ -35,20 +48,4 @@ def prove(session: Session, position: int, head: ledger.Head) -> InclusionProof:
     found = ledger.leaves(session, position, 1)
     if not found:
         raise NotFound("The log has no entry at this position.")
-    return InclusionProof(
-        entry=describe_leaf(found[0]),
-        head=describe_head(head),
-        path=[node.hex() for node in path],
-    )
-
-
-def prove_all_about(subjects: Sequence[UUID]) -> list[InclusionProof]:
-    """Return the proof of every entry about the subjects, all under one tree head."""
-    place_all()
-    with transaction() as session:
-        head = ledger.head(session)
-        return [
-            prove(session, leaf.position, head)
-            for subject in subjects
-            for leaf in ledger.leaves(session, 0, MOST_ABOUT_ONE, subject)
-        ]
+    return Inclusion(found[0], head, path)

@@ -8,7 +8,6 @@ from pydantic import StringConstraints
 from sqlalchemy.orm import Session
 
 from app import queue
-from app.audit import service as audit
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.deletions import cancelling, retrying, schemas, service
@@ -141,18 +140,6 @@ def retry(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRe
     response.headers["Location"] = f"{router.prefix}/{request_id}"
     response.headers.update(retry_after())
     return answer
-
-
-@router.get("/{request_id}/receipt", responses=responses(*COMMON, NotFound, Conflict))
-def receipt(request_id: UUID, _: Caller) -> schemas.Receipt:
-    """Return what proves that a finished request was fulfilled, as far as it was."""
-    with transaction() as session:
-        request = service.get(session, request_id)
-        if request.finished_at is None:
-            raise Conflict(f"The request is {request.status}; its receipt comes with its end.")
-        answer = _describe(session, [request])[0]
-        subjects = [request.id, *service.versions_behind(session, request.id)]
-    return schemas.Receipt(request=answer, proofs=audit.prove_all_about(subjects))
 
 
 def _describe(

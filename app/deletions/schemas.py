@@ -7,7 +7,6 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from app.audit.schemas import InclusionProof
 from app.deletions.clocks import Regulation
 from app.deletions.service import ErasureView
 from app.privacy import LONGEST_SAMPLE_ID_BYTES
@@ -117,15 +116,6 @@ class DeletionRequestPage(Answer):
 
     items: list[DeletionRequestAnswer]
     next_cursor: str | None
-
-
-class Receipt(Answer):
-    """What a finished request can show for itself: log entries, each with its proof."""
-
-    request: DeletionRequestAnswer
-    proofs: list[InclusionProof] = Field(
-        description="The request's own entries, then those of the versions that forgot its samples."
-    )
 
 
 def describe(

@@ -1,6 +1,7 @@
 """Take deletion requests in and read them back."""
 
 import json
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,6 +18,9 @@ from app.errors import Conflict, IdempotencyKeyReused, NotFound, UnknownModel
 from app.privacy import digest_for, digest_sample_id, key_id
 from app.statuses import ModelStatus, RequestStatus
 from app.tables import DeletionRequest, Erasure, ModelVersion, RegisteredModel, RequestedSample
+from lethe.verify.commitment import samples_commitment
+
+SALT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -105,6 +109,8 @@ def submit(
     lock(session, "registry", shared=True)
     model_id = None if intake.model is None else _model_id(session, intake.model)
     received_at = clock(session)
+    due = due_at(intake.regulation, received_at)
+    salt = secrets.token_bytes(SALT_BYTES)
     request = lifecycle.begin(
         session,
         DeletionRequest(
@@ -116,11 +122,18 @@ def submit(
             reference=intake.reference,
             reason=intake.reason,
             sample_count=len(intake.sample_digests),
+            samples_salt=salt,
             id_key_id=intake.id_key_id,
             received_at=received_at,
-            due_at=due_at(intake.regulation, received_at),
+            due_at=due,
         ),
-        {"regulation": intake.regulation, "samples": len(intake.sample_digests)},
+        {
+            "regulation": intake.regulation,
+            "samples": len(intake.sample_digests),
+            "samples_commitment": samples_commitment(salt, intake.sample_digests).hex(),
+            "received_at": received_at.isoformat(),
+            "due_at": due.isoformat() if due else None,
+        },
     )
     digests = bindparam("digests", list(intake.sample_digests), ARRAY(LargeBinary))
     session.execute(
@@ -172,14 +185,6 @@ def erasures_of(session: Session, request_ids: Collection[UUID]) -> dict[UUID, l
     for erasure, name, version in rows:
         views[erasure.request_id].append(ErasureView(erasure, name, version))
     return views
-
-
-def versions_behind(session: Session, request_id: UUID) -> list[UUID]:
-    """Return the versions that a request's samples were forgotten in."""
-    rows = select(Erasure.version_id).where(
-        Erasure.request_id == request_id, Erasure.version_id.is_not(None)
-    )
-    return [id_ for id_ in session.scalars(rows) if id_ is not None]
 
 
 def model_names(session: Session, ids: Collection[UUID]) -> dict[UUID, str]:

@@ -1,9 +1,4 @@
-"""Gradient ledgers in the database: whose turn it is, what each is valid for, when its file goes.
-
-A ledger's file sums over data that may be forgotten later. So that no file outlives its ledger, a
-worker writes the digest into the row before the file has its name, and the row keeps the digest
-until the file is gone.
-"""
+"""Gradient ledgers in the database: whose turn it is, and what each is valid for."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -11,19 +6,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from app import lifecycle
-from app.audit import ledger as audit
-from app.db import lock, now
-from app.derived import leasing, manifest
+from app.db import now
+from app.derived import leasing, ledger_files, manifest
 from app.errors import IllegalMove
 from app.statuses import LedgerStatus, VersionStatus
 from app.tables import GradientLedger, ModelVersion, RegisteredModel
-
-# A ledger that has one of these may have its file in the store, and needs it.
-IN_USE = (LedgerStatus.COMPUTING, LedgerStatus.READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +112,8 @@ def announce(
     leasing.lock_held(session, GradientLedger, to_compute.claim)
     row = session.get_one(GradientLedger, to_compute.claim.id, populate_existing=True)
     if row.digest != digest:
-        _remove(session, row, delete)
-    _lock_file(session, digest)
-    _set_digest(session, row.id, digest)
+        ledger_files.remove(session, row, delete)
+    ledger_files.name(session, row.id, digest)
 
 
 def finish(
@@ -210,73 +200,6 @@ def find(session: Session, version_id: UUID) -> Kept | None:
         )
     ).one_or_none()
     return Kept(*row) if row is not None else None  # type: ignore[arg-type]  # ready rows have all
-
-
-def void_files(session: Session) -> list[tuple[UUID, str]]:
-    """Return the void ledgers whose files may be removed, each with its file's digest.
-
-    Equal bytes are one file: what anything in use names is left out until that is void as well.
-    """
-    rows = session.execute(
-        select(GradientLedger.id, GradientLedger.digest)
-        .where(GradientLedger.status == LedgerStatus.VOID, ~_needed(GradientLedger))
-        .order_by(GradientLedger.created_at)
-    )
-    return [(id_, digest) for id_, digest in rows if digest is not None]
-
-
-def remove_file(session: Session, ledger_id: UUID, delete: Callable[[str], None]) -> bool:
-    """Have the file of a void ledger deleted, and note in the audit log that it is gone.
-
-    Nothing can come to need the file meanwhile. When ``delete`` raises, or the caller's
-    transaction fails after it, the row still names the file, and it is tried again.
-
-    Returns whether there was a file to delete that nothing else needs.
-    """
-    row = session.scalars(
-        select(GradientLedger)
-        .where(GradientLedger.id == ledger_id, GradientLedger.status == LedgerStatus.VOID)
-        .with_for_update()
-    ).one_or_none()
-    return row is not None and _remove(session, row, delete)
-
-
-def _remove(session: Session, row: GradientLedger, delete: Callable[[str], None]) -> bool:
-    digest = row.digest
-    if digest is None:
-        return False
-    _lock_file(session, digest)
-    mine = select(GradientLedger.id).where(GradientLedger.id == row.id)
-    if session.scalar(mine.where(~_needed(GradientLedger))) is None:
-        return False
-    delete(digest)
-    _set_digest(session, row.id, None)
-    facts = {"model": str(row.model_id), "version": str(row.version_id), "digest": digest}
-    audit.append(session, [audit.Entry("ledger.removed", row.id, facts)])
-    return True
-
-
-def _lock_file(session: Session, digest: str) -> None:
-    # A file is either announced or removed at a time; always after the lock on the row.
-    lock(session, f"ledger-file/{digest}")
-
-
-def _set_digest(session: Session, ledger_id: UUID, digest: str | None) -> None:
-    session.execute(
-        update(GradientLedger).where(GradientLedger.id == ledger_id).values(digest=digest)
-    )
-
-
-def _needed(row: type[GradientLedger]) -> ColumnElement[bool]:
-    # Whether anything but the row itself names its file and must be able to read it.
-    other = aliased(GradientLedger)
-    return or_(
-        select(other.id)
-        .where(other.digest == row.digest, other.id != row.id, other.status.in_(IN_USE))
-        .exists(),
-        select(ModelVersion.id).where(ModelVersion.digest == row.digest).exists(),
-        select(RegisteredModel.id).where(RegisteredModel.checkpoint_digest == row.digest).exists(),
-    )
 
 
 def _end(

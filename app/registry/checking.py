@@ -21,7 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from app import lifecycle
+from app import commitments, lifecycle
+from app.commitments import Commitment
 from app.db import lock, now
 from app.deletions import settlement
 from app.derived import ledgers, references
@@ -61,6 +62,8 @@ class Found:
     size_bytes: int
     can_train: bool = False
     """Whether the recipe brings a ``train``, without which there are no references."""
+    commitment: Commitment | None = None
+    """To the samples; None to have it computed from the manifest."""
 
 
 def start_check(session: Session, model_id: UUID, lease: timedelta) -> ToCheck | None:
@@ -144,6 +147,7 @@ def accept(session: Session, check: ToCheck, found: Found) -> ModelVersion:
         },
         {"data_fingerprint": found.data_fingerprint, "samples": found.sample_count},
     )
+    commitment = found.commitment or commitments.commit(commitments.read_manifest(model.id))
     version = lifecycle.begin(
         session,
         ModelVersion(
@@ -151,8 +155,18 @@ def accept(session: Session, check: ToCheck, found: Found) -> ModelVersion:
             number=1,
             digest=model.checkpoint_digest,
             size_bytes=found.size_bytes,
+            commitment_root=commitment.root,
+            retained_count=commitment.retained,
         ),
-        {"model": str(model.id), "number": 1, "digest": model.checkpoint_digest},
+        {
+            "model": str(model.id),
+            "model_name": model.name,
+            "number": 1,
+            "digest": model.checkpoint_digest,
+            "data_fingerprint": found.data_fingerprint,
+            "id_key_id": found.id_key_id,
+            "commitment": {"root": commitment.root.hex(), "retained": commitment.retained},
+        },
     )
     model.current_version_id = version.id
     session.flush()

@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
 from app import queue
-from app.artifacts import ArtifactStore
+from app.artifacts import DIGEST_PATTERN, ArtifactStore, Incoming, Stored, lock_file
 from app.checkpoints import require_safetensors
 from app.db import transaction
 from app.derived import references
@@ -26,6 +28,7 @@ from app.errors import (
 )
 from app.problems import responses
 from app.registry import schemas, service, weights
+from app.retention import plans, withdrawn
 from app.security import Caller
 from app.settings import settings
 from app.statuses import ModelStatus, VersionStatus
@@ -47,7 +50,7 @@ IfNoneMatch = Annotated[str | None, Header(max_length=2_000)]
             "description": "Durable in the artifact store.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
-        **responses(*COMMON, Malformed, ContentTooLarge, NotACheckpoint, StorageFailed),
+        **responses(*COMMON, Malformed, Gone, ContentTooLarge, NotACheckpoint, StorageFailed),
     },
     openapi_extra={
         "requestBody": {
@@ -65,14 +68,17 @@ async def upload(request: Request, _: Caller, response: Response) -> schemas.Che
         except ClientDisconnect as error:
             raise Malformed("The upload broke off; send it again.") from error
         await run_in_threadpool(require_safetensors, file.flush())
-        stored = await run_in_threadpool(file.keep)
+        stored = await run_in_threadpool(_keep, file)
     response.headers["Location"] = f"{CHECKPOINTS}/{stored.digest}"
     return schemas.CheckpointAnswer(digest=stored.digest, size_bytes=stored.size_bytes)
 
 
-@router.get(CHECKPOINTS + "/{digest}", responses=responses(*COMMON, NotFound))
+@router.get(CHECKPOINTS + "/{digest}", responses=responses(*COMMON, NotFound, Gone))
 def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
     """Say whether a checkpoint is stored."""
+    if DIGEST_PATTERN.fullmatch(digest):
+        with transaction() as session:
+            withdrawn.refuse(session, digest)
     path = _store().find(digest)
     if path is None:
         raise NotFound("No checkpoint of this digest is stored; upload it.")
@@ -84,16 +90,19 @@ def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
     status_code=status.HTTP_202_ACCEPTED,
     responses={
         **accepted("/v1/models/digits"),
-        **responses(*WITH_BODY, UnknownCheckpoint, NameTaken),
+        **responses(*WITH_BODY, Gone, UnknownCheckpoint, NameTaken),
     },
 )
 def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.ModelAnswer:
     """Register a model. A worker checks it; then it is `ready`, or `rejected` with all reasons."""
     with transaction() as session:
         # Held, or a scrub could remove it as nobody's before the row says whose it is.
-        if _store().hold(session, body.checkpoint) is None:
-            raise UnknownCheckpoint(f"Upload it first: POST {CHECKPOINTS}.")
+        held = _store().hold(session, body.checkpoint)
+        # First who has the name: it may be the caller, whose answer was lost.
         model = service.register(session, body.name, body.recipe, body.checkpoint, body.policy)
+        withdrawn.refuse(session, body.checkpoint)
+        if held is None:
+            raise UnknownCheckpoint(f"Upload it first: POST {CHECKPOINTS}.")
     queue.nudge(queue.CHECK_MODEL, model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
     response.headers.update(retry_after())
@@ -139,7 +148,8 @@ def versions(name: Name, _: Caller) -> schemas.VersionList:
     with transaction() as session:
         model = service.get(session, name)
         found = service.versions(session, model)
-    return schemas.VersionList(items=schemas.describe_versions(model.name, found))
+        described = schemas.describe_versions(model.name, found, plans.plan(session, found))
+    return schemas.VersionList(items=described)
 
 
 @router.get("/v1/models/{name}/versions/{number}", responses=responses(*COMMON, NotFound))
@@ -147,7 +157,7 @@ def version(name: Name, number: schemas.Number, _: Caller) -> schemas.VersionAns
     """Return one version."""
     with transaction() as session:
         model = service.get(session, name)
-        return _describe(service.lineage(session, service.version(session, model, number)), model)
+        return _describe(session, service.version(session, model, number), model)
 
 
 @router.get("/v1/models/{name}/current", responses=responses(*COMMON, NotFound, NoCurrentVersion))
@@ -155,7 +165,7 @@ def current(name: Name, _: Caller) -> schemas.VersionAnswer:
     """Return the version to serve now."""
     with transaction() as session:
         model = service.get(session, name)
-        return _describe(service.lineage(session, service.current(session, model)), model)
+        return _describe(session, service.current(session, model), model)
 
 
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {
@@ -194,9 +204,52 @@ def version_weights(
     """Download the weights of one version, unless it was withdrawn: it still holds the data."""
     with transaction() as session:
         found = service.version(session, service.get(session, name), number)
+    if found.status == VersionStatus.PURGED:
+        raise Gone("This version was purged: its weights are gone. Download the current one.")
     if found.status != VersionStatus.CURRENT:
         raise Gone("This version was withdrawn; download the current one.")
     return _download(name, found, if_none_match)
+
+
+_SIGNATURE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {weights.SIGNATURE_MEDIA_TYPE: {"schema": {"type": "object"}}},
+        "description": "A Sigstore bundle, as OpenSSF model signing makes and verifies it.",
+    },
+}
+
+
+@router.get(
+    "/v1/models/{name}/current/signature",
+    response_class=Response,
+    responses={**_SIGNATURE, **responses(*COMMON, NotFound, NoCurrentVersion)},
+)
+def current_signature(name: Name, _: Caller) -> Response:
+    """Download the signature of the current weights."""
+    with transaction() as session:
+        found = service.current(session, service.get(session, name))
+    return _signature(name, found)
+
+
+@router.get(
+    "/v1/models/{name}/versions/{number}/signature",
+    response_class=Response,
+    responses={**_SIGNATURE, **responses(*COMMON, NotFound, Gone)},
+)
+def version_signature(name: Name, number: schemas.Number, _: Caller) -> Response:
+    """Download the signature of one version's weights, unless it was withdrawn, as they were."""
+    with transaction() as session:
+        found = service.version(session, service.get(session, name), number)
+    if found.status != VersionStatus.CURRENT:
+        raise Gone("This version was withdrawn; download the current one and its signature.")
+    return _signature(name, found)
+
+
+def _signature(name: str, found: ModelVersion) -> Response:
+    path = _store().find_signature(found.digest)
+    if path is None:
+        raise NotFound("This version was never signed; its operator can: lethe weights sign.")
+    return weights.answer_signature(path, f"{name}-{found.number}.safetensors.sig")
 
 
 def _download(name: str, found: ModelVersion, if_none_match: str | None) -> Response:
@@ -207,8 +260,21 @@ def _download(name: str, found: ModelVersion, if_none_match: str | None) -> Resp
     return weights.answer(path, found.digest, file_name, if_none_match)
 
 
-def _describe(chain: list[ModelVersion], model: RegisteredModel) -> schemas.VersionAnswer:
-    return schemas.describe_versions(model.name, chain)[-1]
+def _describe(
+    session: Session, found: ModelVersion, model: RegisteredModel
+) -> schemas.VersionAnswer:
+    chain = service.lineage(session, found)
+    return schemas.describe_versions(model.name, chain, plans.plan(session, [found]))[-1]
+
+
+def _keep(file: Incoming) -> Stored:
+    with transaction() as session:
+        # A large file takes a while to become durable, and no purge of the same bytes may begin
+        # meanwhile: what it removed would come back.
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        lock_file(session, file.digest, shared=True)
+        withdrawn.refuse(session, file.digest)
+        return file.keep()
 
 
 def _store() -> ArtifactStore:

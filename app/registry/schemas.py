@@ -1,5 +1,6 @@
 """What models, versions and checkpoints look like on the wire."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import Field
 
+from app.retention.plans import Plan
 from app.statuses import ModelStatus, ReferenceStatus, VersionStatus
 from app.tables import ModelVersion, ReferenceSet, RegisteredModel
 from app.wire import Answer, Body, Digest, Name, VersionName, version_name
@@ -88,6 +90,16 @@ class ModelPage(Answer):
     next_cursor: str | None
 
 
+class PurgeAnswer(Answer):
+    """When a withdrawn version's weights are removed for good."""
+
+    due_at: datetime
+    waits_for: list[str] = Field(
+        description="What needs a file with the same bytes, once it is due; it goes afterwards.",
+        examples=[["digits-eu, version 1"]],
+    )
+
+
 class VersionAnswer(Answer):
     """Immutable weights and where they come from."""
 
@@ -110,6 +122,9 @@ class VersionAnswer(Answer):
         examples=["passed"],
     )
     created_at: datetime
+    withdrawn_at: datetime | None
+    purge: PurgeAnswer | None = Field(description="Null unless the version is withdrawn.")
+    purged_at: datetime | None
 
 
 class VersionList(Answer):
@@ -147,7 +162,9 @@ def describe_model(
     )
 
 
-def describe_versions(model: str, versions: list[ModelVersion]) -> list[VersionAnswer]:
+def describe_versions(
+    model: str, versions: list[ModelVersion], purges: Mapping[UUID, Plan]
+) -> list[VersionAnswer]:
     """Return versions as their readers see them; the list holds the parents that are shown."""
     digests = {version.id: version.digest for version in versions}
     return [
@@ -163,6 +180,9 @@ def describe_versions(model: str, versions: list[ModelVersion]) -> list[VersionA
             guarantee=version.guarantee,
             verdict=version.verdict,
             created_at=version.created_at,
+            withdrawn_at=version.withdrawn_at,
+            purge=_purge(purges.get(version.id)),
+            purged_at=version.purged_at,
         )
         for version in versions
     ]
@@ -171,6 +191,12 @@ def describe_versions(model: str, versions: list[ModelVersion]) -> list[VersionA
 def _debt(model: RegisteredModel, current: ModelVersion) -> UnlearningDebt:
     share = current.debt_samples / model.sample_count if model.sample_count else 0.0
     return UnlearningDebt(samples=current.debt_samples, share=share, drift=current.debt_drift)
+
+
+def _purge(plan: Plan | None) -> PurgeAnswer | None:
+    if plan is None:
+        return None
+    return PurgeAnswer(due_at=plan.due_at, waits_for=list(plan.waits_for))
 
 
 def _references(found: ReferenceSet) -> ReferencesAnswer:

@@ -1,4 +1,4 @@
-"""Answer with a file of weights, in ranges if asked, its digest being its ETag."""
+"""Answer with weights, in ranges if asked, their digest being the ETag; or their signature."""
 
 import base64
 from pathlib import Path
@@ -11,6 +11,7 @@ from app import problems
 from app.errors import Malformed, RangeNotSatisfiable
 
 MEDIA_TYPE = "application/vnd.safetensors"
+SIGNATURE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 class WeightsResponse(FileResponse):
@@ -55,6 +56,13 @@ def answer(path: Path, digest: str, name: str, if_none_match: str | None) -> Res
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return WeightsResponse(path, headers=headers, media_type=MEDIA_TYPE, filename=name)
+
+
+def answer_signature(path: Path, name: str) -> Response:
+    """Return the signature of a file of weights."""
+    # The same weights may be signed again, by another key.
+    headers = {"Cache-Control": "private, no-cache"}
+    return FileResponse(path, headers=headers, media_type=SIGNATURE_MEDIA_TYPE, filename=name)
 
 
 def _base64(digest: str) -> str:

@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--remove-leftovers",
         action="store_true",
-        help="remove half-written files, and files that nothing refers to",
+        help="remove half-written files, and files that nothing refers to or that were purged",
     )
     parser.add_argument(
         "--older-than",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.artifacts import ALGORITHM, INCOMING_PREFIX, ArtifactStore
+from app.artifacts import ALGORITHM, INCOMING_PREFIX, SIGNATURE_SUFFIX, ArtifactStore
 from app.scrub.errors import CannotScrub
 from app.scrub.rows import Need
 
@@ -28,6 +28,8 @@ class Listing:
 
     artifacts: dict[str, File] = field(default_factory=dict)
     """By digest."""
+    signatures: dict[str, File] = field(default_factory=dict)
+    """Those whose file is not there, by its digest."""
     incoming: list[File] = field(default_factory=list)
     """Being written, or half-written by somebody who died."""
     foreign: list[Path] = field(default_factory=list)
@@ -58,9 +60,12 @@ def list_files(store: ArtifactStore) -> Listing:
             listed.foreign.append(path)
     for folder in _entries(store.folder / ALGORITHM):
         for path in _entries(folder) if folder.is_dir() else [folder]:
-            digest = f"{ALGORITHM}:{path.name}"
-            if store.path_of(digest) == path and not path.is_symlink() and store.find(digest):
+            digest = f"{ALGORITHM}:{path.name.removesuffix(SIGNATURE_SUFFIX)}"
+            if not path.is_symlink() and store.find(digest) == path:
                 listed.artifacts.update((digest, file) for file in _file(path))
+            elif not path.is_symlink() and store.find_signature(digest) == path:
+                if store.find(digest) is None:
+                    listed.signatures.update((digest, file) for file in _file(path))
             else:
                 listed.foreign.append(path)
     return listed

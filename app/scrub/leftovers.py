@@ -6,7 +6,7 @@ refer to it shares (``app.artifacts.lock_file``), after a second look at rows an
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,6 +26,9 @@ class Kind(StrEnum):
 
     HALF_WRITTEN = "half-written"
     UNREFERENCED = "unreferenced"
+    # It came back, as from a backup. Nobody can be about to refer to it: such bytes are refused.
+    PURGED = "purged"
+    SIGNATURE = "signature without its file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +45,36 @@ class Leftover:
     """Why it was not removed, if it was to be."""
 
 
-def find(listing: Listing, named: set[str]) -> list[Leftover]:
-    """Return the files that no row names and no living process writes, of any age."""
+def find(
+    listing: Listing, named: set[str], purged: Collection[str] = frozenset()
+) -> list[Leftover]:
+    """Return the files that no row names and no living process writes, of any age.
+
+    Args:
+        listing: what lies in the store.
+        named: digests of the files that rows ask for.
+        purged: digests of the files that were removed for good.
+
+    """
     half_written = [
         _leftover(Kind.HALF_WRITTEN, file)
         for file in listing.incoming
         if not is_being_written(file.path)
     ]
     unreferenced = [
-        _leftover(Kind.UNREFERENCED, file, digest)
+        _leftover(Kind.PURGED if digest in purged else Kind.UNREFERENCED, file, digest)
         for digest, file in listing.artifacts.items()
         if digest not in named
     ]
-    return half_written + unreferenced
+    signatures = [
+        _leftover(Kind.SIGNATURE, file, digest) for digest, file in listing.signatures.items()
+    ]
+    return half_written + unreferenced + signatures
+
+
+def may_go(leftover: Leftover, older_than: timedelta) -> bool:
+    """Tell whether a file is nobody's work: by its age, or because it was purged."""
+    return leftover.kind is Kind.PURGED or is_older(leftover.modified_at, older_than)
 
 
 def is_older(modified_at: datetime, than: timedelta) -> bool:
@@ -75,7 +95,10 @@ def _remove(store: ArtifactStore, leftover: Leftover, older_than: timedelta) -> 
     try:
         if leftover.digest is None:
             discard(leftover.path)
-        elif not _remove_unreferenced(store, leftover.digest, older_than):
+        elif leftover.kind is Kind.SIGNATURE:
+            if not _remove_signature(store, leftover.digest):
+                return None
+        elif not _remove_unreferenced(store, leftover, leftover.digest, older_than):
             return None
     except StorageFailed as error:
         return replace(leftover, error=error.detail)
@@ -86,16 +109,30 @@ def _remove(store: ArtifactStore, leftover: Leftover, older_than: timedelta) -> 
     return replace(leftover, removed=True)
 
 
-def _remove_unreferenced(store: ArtifactStore, digest: str, older_than: timedelta) -> bool:
+def _remove_unreferenced(
+    store: ArtifactStore, leftover: Leftover, digest: str, older_than: timedelta
+) -> bool:
     with transaction() as session:
         lock_file(session, digest)
         if rows.named(session, older_than, [digest]):
             return False
         # A file that was written again meanwhile has a new date, even if nobody refers to it yet.
         path = store.find(digest)
-        if path is not None and not is_older(_modified_at(path), older_than):
+        if path is not None and not may_go(
+            replace(leftover, modified_at=_modified_at(path)), older_than
+        ):
             return False
         store.remove(digest)
+        return True
+
+
+def _remove_signature(store: ArtifactStore, digest: str) -> bool:
+    with transaction() as session:
+        lock_file(session, digest)
+        # Its file may have come back, and with it somebody who is about to refer to both.
+        if store.find(digest) is not None:
+            return False
+        discard(store.signature_path_of(digest))
         return True
 
 

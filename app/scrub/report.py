@@ -39,7 +39,7 @@ class Report:
     """The most urgent first."""
     audit_problems: tuple[str, ...]
     leftovers: tuple[Leftover, ...]
-    """Those that are old enough to be nobody's work."""
+    """Those that are nobody's work, by their age or because they were purged."""
     young: int
     """Further ones, which may belong to work under way."""
     older_than: timedelta

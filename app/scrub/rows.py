@@ -110,6 +110,12 @@ def named(
     return {digest for column in columns for digest in session.scalars(column) if digest}
 
 
+def purged(session: Session) -> set[str]:
+    """Return the digests of versions that were purged; other versions may have the same bytes."""
+    versions = select(ModelVersion.digest).where(ModelVersion.status == VersionStatus.PURGED)
+    return set(session.scalars(versions))
+
+
 def _among(
     column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None],
     digests: Collection[str] | None,

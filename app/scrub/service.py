@@ -43,6 +43,7 @@ def scrub(
     with transaction() as session:
         wanted = rows.needs(session)
         named = rows.named(session, older_than)
+        purged = rows.purged(session)
     if wanted and not (store.folder / ALGORITHM).is_dir():
         raise CannotScrub(
             f"{store.folder} holds no artifacts at all. Is its volume mounted, and is "
@@ -51,8 +52,8 @@ def scrub(
     tell("the audit log")
     audit_problems = _replay()
     looked = _look(store, wanted, tell)
-    found = leftovers.find(listing, named)
-    old = [each for each in found if leftovers.is_older(each.modified_at, older_than)]
+    found = leftovers.find(listing, named, purged)
+    old = [each for each in found if leftovers.may_go(each, older_than)]
     return Report(
         folder=store.folder,
         files=len(looked),

@@ -86,7 +86,16 @@ class Recipient(Base):
     """Somebody who deploys a model, and is told when a version is withdrawn (GDPR Art. 19)."""
 
     __tablename__ = "recipients"
-    __table_args__ = (UniqueConstraint("model_id", "name"),)
+    __table_args__ = (
+        # A name is free again once its recipient was removed.
+        Index(
+            "uq_recipients_in_use",
+            "model_id",
+            "name",
+            unique=True,
+            postgresql_where=text("removed_at IS NULL"),
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id"))
@@ -137,10 +146,14 @@ class Delivery(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     notice_id: Mapped[UUID | None] = mapped_column(ForeignKey("notices.id"))
     url: Mapped[str]
-    secret: Mapped[bytes]
+    # Of the url; a host gets one message at a time, so that a slow one holds up itself alone.
+    host: Mapped[str]
+    # Removed as soon as nothing is to be signed any more.
+    secret: Mapped[bytes | None]
     event: Mapped[str]
     payload: Mapped[str]
     attempts: Mapped[int] = mapped_column(default=0)
+    # The end of a pause, or of the time that whoever sends it has for that.
     not_before: Mapped[datetime] = mapped_column(default=now)
     created_at: Mapped[datetime] = mapped_column(default=now)
     delivered_at: Mapped[datetime | None]

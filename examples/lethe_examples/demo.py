@@ -22,6 +22,7 @@ import torch
 from embedded.servers import remove
 from embedded.supervisor import Supervisor
 from lethe.policy import Batching, Debt, Policy, References
+from lethe.verify.reasons import NotProven
 from lethe_examples import comparison, proofs
 from lethe_examples.digits import Digits
 from lethe_examples.train import train
@@ -56,6 +57,13 @@ class Api:
         if answer.is_error:
             raise DemoFailed(f"GET {path} answered {answer.status_code}: {answer.text}")
         return answer.json()
+
+    def fetch(self, path: str) -> bytes:
+        """Return the bytes that a path answers."""
+        answer = self.http.get(path)
+        if answer.is_error:
+            raise DemoFailed(f"GET {path} answered {answer.status_code}: {answer.text}")
+        return answer.content
 
     def post(self, path: str, *, key: str | None = None, **content: Any) -> httpx2.Response:
         """Send something and return the answer."""
@@ -99,7 +107,7 @@ def main() -> int:
                 kill = (lambda: service.kill("worker")) if arguments.kill_worker else None
                 worker = service.processes()["worker"]
                 result = walk(Api(http), checkpoint, worker, kill)
-    except (DemoFailed, proofs.NotProven) as error:
+    except (DemoFailed, NotProven) as error:
         say(f"The demo failed: {error}")
         return 1
     print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}))
@@ -124,7 +132,7 @@ def walk(
 ) -> dict[str, Any]:
     """Go the whole path once; returns what the last line reports."""
     register(api, checkpoint)
-    pinned = api.get("/v1/audit/head")
+    pinned = api.fetch("/v1/audit/checkpoint").decode()
     locations, forgotten = ask(api)
     job = watch(api, worker, kill)
     requests = [
@@ -135,13 +143,16 @@ def walk(
     if [version["number"] for version in versions] != [1, 2]:
         raise DemoFailed(f"there should be exactly one new version, not {len(versions) - 1}")
     say("6. What the new version shows, measured here on the downloaded weights:")
-    weights = api.http.get("/v1/models/digits/current/weights")
-    compared = comparison.compare(checkpoint, weights.content, forgotten, job)
+    weights = api.fetch("/v1/models/digits/current/weights")
+    compared = comparison.compare(checkpoint, weights, forgotten, job)
     say(compared.table())
     say(f"   new version {versions[1]['number']}: {versions[1]['digest']}")
     say(f"   guarantee: {versions[1]['guarantee']}, by {versions[1]['method']}")
-    say("7. The evidence, checked with lethe.verify alone:")
-    for line in proofs.check(api.get, pinned, requests, weights.content):
+    say("7. The evidence, checked offline with lethe.verify:")
+    evidence = FOLDER / "evidence"
+    remove(evidence)
+    evidence.mkdir()
+    for line in proofs.check(api.fetch, pinned, requests, weights, evidence):
         say(f"   {line}")
     return {
         "requests": len(requests),

@@ -1,77 +1,58 @@
-"""Check a demo's receipts and the log as an auditor would: with ``lethe.verify`` and hashlib."""
+"""Check a demo's receipts and its log as an auditor would: with ``lethe.verify`` alone."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from lethe.verify import leaf_hash, root_of, verify_consistency, verify_inclusion
+from lethe.verify.keys import load_keys
+from lethe.verify.log import verify_log
+from lethe.verify.receipt import Verified, verify_receipt
 
-Get = Callable[..., Any]
-
-
-class NotProven(Exception):
-    """A proof does not hold; the message says which."""
+Fetch = Callable[[str], bytes]
 
 
-def check(get: Get, pinned: Any, requests: list[Any], weights: bytes) -> Iterator[str]:
-    """Yield what was proven, step by step.
+def check(
+    fetch: Fetch, pinned: str, requests: list[Any], weights: bytes, folder: Path
+) -> Iterator[str]:
+    """Yield what was proven, step by step; the files are left in the folder, to be checked again.
+
+    Args:
+        fetch: returns what the service answers at a path.
+        pinned: the signed tree head that was kept before anything happened.
+        requests: the finished requests, as the service describes them.
+        weights: the file that is served.
+        folder: an empty folder.
 
     Raises:
         NotProven: at the first thing that does not hold.
 
     """
-    digest = "sha256:" + hashlib.sha256(weights).hexdigest()
-    proofs = events = 0
-    for request in requests:
-        receipt = get(f"/v1/deletion-requests/{request['id']}/receipt")
-        for proof in receipt["proofs"]:
-            _require(_included(proof), "an entry of a receipt is not in the log")
-            proofs += 1
-        entries = [json.loads(proof["entry"]["entry"]) for proof in receipt["proofs"]]
-        if request["status"] == "completed":
-            published = [e["facts"]["digest"] for e in entries if e["event"] == "version.current"]
-            _require(published == [digest], "a receipt names other weights than were downloaded")
-            events += 1
-    yield f"{len(requests)} receipts, {proofs} inclusion proofs hold"
-    yield f"{events} of them name the digest of the downloaded weights: {digest}"
-    head = get("/v1/audit/head")
-    proof = get("/v1/audit/proofs/consistency", first=pinned["size"], second=head["size"])
-    _require(
-        verify_consistency(
-            pinned["size"],
-            head["size"],
-            [bytes.fromhex(node) for node in proof["path"]],
-            bytes.fromhex(pinned["root_hash"]),
-            bytes.fromhex(head["root_hash"]),
-        ),
-        "the log was rewritten since its head was pinned",
-    )
-    yield f"the log of {head['size']} entries appends to the {pinned['size']} pinned before"
-    _require(root_of(_entries(get, head["size"])).hex() == head["root_hash"], "the root is wrong")
-    yield f"its root, recomputed from every entry, is {head['root_hash']}"
-
-
-def _included(proof: Any) -> bool:
-    return verify_inclusion(
-        leaf_hash(proof["entry"]["entry"].encode()),
-        proof["entry"]["position"],
-        proof["head"]["size"],
-        [bytes.fromhex(node) for node in proof["path"]],
-        bytes.fromhex(proof["head"]["root_hash"]),
+    keys = load_keys(_keep(folder / "keys.json", fetch("/v1/keys")).read_bytes())
+    log = _keep(folder / "log.jsonl", fetch("/v1/audit/export"))
+    served = _keep(folder / "served.safetensors", weights)
+    _keep(folder / "pinned.txt", pinned.encode())
+    found: list[Verified] = []
+    for number, request in enumerate(requests, 1):
+        receipt = fetch(f"/v1/deletion-requests/{request['id']}/receipt")
+        _keep(folder / f"receipt-{number}.json", receipt)
+        completed = request["status"] == "completed"
+        found.append(
+            verify_receipt(
+                receipt, keys, weights=served if completed else None, log=log, pinned=[pinned]
+            )
+        )
+    named = [each.weights_of.version for each in found if each.weights_of is not None]
+    yield f"{len(found)} receipts hold: signatures, places in the log, versions, removed samples"
+    yield f"{len(named)} of them name the weights that were downloaded: sha256:{named[0].digest}"
+    replayed = verify_log(log, keys, [pinned])
+    yield f"the log of {replayed.size} entries, replayed, has the root of its signed head"
+    yield f"and appends to the head of {found[0].pinned[0].size} that was pinned before"
+    yield (
+        f"check it yourself: lethe verify {folder}/receipt-1.json --key {folder}/keys.json "
+        f"--weights {served} --log {log}"
     )
 
 
-def _entries(get: Get, size: int) -> Iterator[bytes]:
-    start: int | None = 0
-    while start is not None and start < size:
-        page = get("/v1/audit/entries", start=start)
-        for item in page["items"]:
-            if item["position"] < size:
-                yield item["entry"].encode()
-        start = page["next_start"]
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise NotProven(otherwise)
+def _keep(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path

@@ -52,7 +52,13 @@ def upgrade() -> None:
             ["model_id"], ["registered_models.id"], name=op.f("fk_recipients_model_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_recipients")),
-        sa.UniqueConstraint("model_id", "name", name=op.f("uq_recipients_model_id_name")),
+    )
+    op.create_index(
+        "uq_recipients_in_use",
+        "recipients",
+        ["model_id", "name"],
+        unique=True,
+        postgresql_where=sa.text("removed_at IS NULL"),
     )
     op.create_table(
         "signed_heads",
@@ -107,7 +113,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("notice_id", sa.Uuid(), nullable=True),
         sa.Column("url", sa.Text(), nullable=False),
-        sa.Column("secret", sa.LargeBinary(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("secret", sa.LargeBinary(), nullable=True),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("attempts", sa.BigInteger(), nullable=False),

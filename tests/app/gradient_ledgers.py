@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select, text, update
 
 from app.db import transaction
-from app.derived import leasing, ledgers
+from app.derived import leasing, ledger_files, ledgers
 from app.derived.ledgers import Kept, ToCompute
 from app.tables import AuditEntry, GradientLedger, RegisteredModel
 from lethe.policy import Batching, Policy, References
@@ -84,14 +84,14 @@ def waiting() -> list[UUID]:
 
 def void_files() -> list[tuple[UUID, str]]:
     with transaction() as session:
-        return ledgers.void_files(session)
+        return ledger_files.void_files(session)
 
 
 def remove(ledger_id: UUID) -> list[str]:
     """Remove a ledger's file and return what was deleted."""
     deleted: list[str] = []
     with transaction() as session:
-        told = ledgers.remove_file(session, ledger_id, deleted.append)
+        told = ledger_files.remove_file(session, ledger_id, deleted.append)
     assert told == bool(deleted)
     return deleted
 

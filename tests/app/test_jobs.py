@@ -252,28 +252,3 @@ def test_a_request_to_two_models_is_complete_when_both_are(
         assert job is not None
         publish(job, f"sha256:{index}" + "3" * 63)
     assert client.get(location).json()["status"] == "completed"
-
-
-def test_the_receipt_proves_the_request_and_its_version(client: TestClient, claimed: Job) -> None:
-    from lethe.verify import leaf_hash, verify_inclusion
-
-    location = f"{REQUESTS}/{client.get(REQUESTS).json()['items'][0]['id']}"
-    assert client.get(location + "/receipt").status_code == 409
-    publish(claimed)
-    receipt = client.get(location + "/receipt").json()
-    events = []
-    for proof in receipt["proofs"]:
-        assert verify_inclusion(
-            leaf_hash(proof["entry"]["entry"].encode()),
-            proof["entry"]["position"],
-            proof["head"]["size"],
-            [bytes.fromhex(node) for node in proof["path"]],
-            bytes.fromhex(proof["head"]["root_hash"]),
-        )
-        events.append(proof["entry"]["entry"].split('"event":"')[1].split('"')[0])
-    assert events == [
-        "deletion_request.pending",
-        "deletion_request.in_progress",
-        "deletion_request.completed",
-        "version.current",
-    ]

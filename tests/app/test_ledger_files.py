@@ -8,7 +8,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app.db import transaction
-from app.derived import ledgers
+from app.derived import ledger_files, ledgers
 from app.tables import AuditEntry, ModelVersion, RegisteredModel
 from tests.app.gradient_ledgers import (
     FILE,
@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_deleted_is_tried_again(model_id: UUID) -> None:
         raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"), transaction() as session:
-        ledgers.remove_file(session, claimed.claim.id, fail)
+        ledger_files.remove_file(session, claimed.claim.id, fail)
     assert "ledger.removed" not in events(claimed.claim.id)
     assert void_files() == [(claimed.claim.id, FILE)]
     assert remove(claimed.claim.id) == [FILE]
@@ -136,5 +136,5 @@ def test_a_file_that_is_being_removed_is_not_announced_meanwhile(
             impatient(digest)
 
     with transaction() as session:
-        assert ledgers.remove_file(session, claimed.claim.id, meanwhile)
+        assert ledger_files.remove_file(session, claimed.claim.id, meanwhile)
     announce(other)

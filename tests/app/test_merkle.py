@@ -141,7 +141,7 @@ def test_no_rewritten_history_is_proven_consistent(
 
 
 def test_the_verifier_runs_with_the_standard_library_alone(tmp_path: Path) -> None:
-    source = Path(lethe.verify.__file__)
+    source = Path(lethe.verify.merkle.__file__)
     (tmp_path / "verify.py").write_text(source.read_text())
     subprocess.run(
         [sys.executable, "-I", "-S", "verify.py"], cwd=tmp_path, check=True, env={**os.environ}

@@ -63,8 +63,35 @@ def test_an_interval_that_is_none_is_refused(text: str) -> None:
         Settings(**GOOD, plan_interval=text)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["http://a/1?x=1 https://b", "http://a/1?x=1,https://b", " "])
+def test_witnesses_are_separated_by_spaces_or_commas(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(f"LETHE_{name.upper()}", value)
+    monkeypatch.setenv("LETHE_WITNESS_URLS", text)
+    urls = [url.get_secret_value() for url in Settings().witness_urls]
+    assert urls == ([] if text == " " else ["http://a/1?x=1", "https://b"])
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a/pass-word-4", "pass-word-4", "http://", "http://a:pass-word-4", "http://a:0"]
+)
+def test_a_witness_without_a_web_address_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(**GOOD, witness_urls=url)  # type: ignore[arg-type]
+    assert "witness_urls" in str(refused.value)
+    assert "pass-word-4" not in str(refused.value) + repr(refused.value)
+
+
+@pytest.mark.parametrize("name", ["log_key", "log_key_file", "weights_key", "witness_file"])
+def test_an_empty_text_is_no_key_and_no_file(name: str) -> None:
+    assert getattr(Settings(**{**GOOD, name: ""}), name) is None
+
+
 def test_settings_show_no_secret_and_do_not_change() -> None:
-    settings = Settings(**GOOD)
+    url = "https://user:pass-word-5@a/pass-word-6?pass-word-7"
+    settings = Settings(**GOOD, witness_urls=url, log_key="pass-word-8")  # type: ignore[arg-type]
     shown = repr(settings) + str(settings) + str(settings.model_dump())
     assert not [word for word in ("pass-word", "a" * 40, "b" * 40) if word in shown]
     with pytest.raises(ValidationError):

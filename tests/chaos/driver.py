@@ -52,7 +52,6 @@ class Driver:
         self._numbers = count()
         self._armed: set[str] = set()
         self._accepted_before = 0
-        self._weights = checkpoint()
 
     @property
     def kills(self) -> int:
@@ -62,7 +61,7 @@ class Driver:
 
     def register(self, name: str, recipe: str) -> None:
         """Register a model."""
-        register(self.client, self._weights, name, recipe)
+        register(self.client, checkpoint(name), name, recipe)
 
     def do(self, action: Action) -> None:
         """Do one thing; what it is for may not be there just now."""

@@ -17,10 +17,11 @@ import httpx2
 import redis
 
 from embedded.commands import API, API_KEY, ID_KEY, SCHEDULER, WORKER, Program
+from embedded.environment import environment_for, secrets_of
 from embedded.errors import ProgramFailed
 from embedded.server import HOST, Server, free_port
 from embedded.servers import Servers
-from embedded.supervisor import BROKER_URL, DATABASE_URL, ROOT, Application, environment_for
+from embedded.supervisor import BROKER_URL, DATABASE_URL, ROOT, Application
 from tests.chaos.recipe import RECIPES, TRACES
 
 LEASE_SECONDS = 2.0
@@ -251,8 +252,13 @@ class Fleet:
 
     def _start_programs(self, resources: ExitStack) -> None:
         claimed = self._servers.claim
-        secrets = {API_KEY: claimed.secrets.api_key, ID_KEY: claimed.secrets.id_key}
-        self.client_headers = {"Authorization": f"Bearer {claimed.secrets.api_key}"}
+        own = claimed.secrets
+        secrets = {
+            **secrets_of(claimed.folder, claimed.secrets),
+            API_KEY: own.api_key,
+            ID_KEY: own.id_key,
+        }
+        self.client_headers = {"Authorization": f"Bearer {own.api_key}"}
         port = free_port()
         self.url = f"http://{HOST}:{port}"
         for name in PROGRAMS:
@@ -260,7 +266,7 @@ class Fleet:
             environment = {
                 **environment_for(described, {}, secrets),
                 **self._service(),
-                **{key: secrets[key] for key in described.secrets},
+                **{key: secrets[key] for key in described.secrets if secrets[key]},
             }
             application = Application(described, port, environment, claimed)
             self._applications[name] = application

@@ -1,5 +1,6 @@
 """The compose file as Docker Compose reads it, with made-up secrets."""
 
+import base64
 import os
 import re
 import subprocess
@@ -7,16 +8,40 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedded.commands import API, API_KEY, ID_KEY, MIGRATIONS, SCHEDULER, WORKER
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from app.keys import Purpose, create
+from embedded.commands import (
+    API,
+    API_KEY,
+    ID_KEY,
+    LOG_KEY,
+    MIGRATIONS,
+    SCHEDULER,
+    WEIGHTS_KEY,
+    WORKER,
+)
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PROGRAMS = {"api": API, "worker": WORKER, "scheduler": SCHEDULER, "migrate": MIGRATIONS}
+
+
+def one_line(purpose: Purpose) -> str:
+    """A private key as the documentation has it made with openssl."""
+    der = create(purpose).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return base64.b64encode(der).decode()
+
+
 SECRETS = {
-    name: character * 64
-    for name, character in zip(
-        ("POSTGRES_PASSWORD", "BROKER_PASSWORD", API_KEY, ID_KEY), "abcd", strict=True
-    )
+    **{
+        name: character * 64
+        for name, character in zip(
+            ("POSTGRES_PASSWORD", "BROKER_PASSWORD", API_KEY, ID_KEY), "abcd", strict=True
+        )
+    },
+    LOG_KEY: one_line(Purpose.LOG),
+    WEIGHTS_KEY: one_line(Purpose.WEIGHTS),
 }
 
 

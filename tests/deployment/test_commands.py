@@ -23,6 +23,7 @@ from app.statuses import ModelStatus
 from app.tables import RegisteredModel
 from embedded.commands import ID_KEY
 from embedded.servers import Servers
+from lethe.verify.note import peek
 from tests.deployment.composed import BIN, ROOT, stop_grace_seconds
 
 DEADLINE_SECONDS = 60
@@ -70,6 +71,7 @@ def start(
     }
     # As quick as the other tests, and with the key that their rows were made with.
     here |= {"LETHE_PLAN_INTERVAL": "0.5", ID_KEY: environment[ID_KEY]}
+    here |= {"LETHE_WITNESS_FILE": str(tmp_path / "heads.jsonl"), "LETHE_HEAD_INTERVAL": "0.5"}
     # A folder with what the image's has, so that nothing else of the checkout is needed there.
     folder = tmp_path / "srv"
     folder.mkdir()
@@ -183,3 +185,14 @@ def test_the_scheduler_finds_a_waiting_row_and_the_worker_answers_for_it(
         service.process.terminate()
     for name, service in running.items():
         assert service.wait(stop_grace_seconds(services[name])) == 0, service.log.read_text()
+
+
+def test_the_scheduler_signs_the_log_by_itself_and_writes_it_into_the_witness_file(
+    start: Callable[..., Service], register: Callable[..., UUID], tmp_path: Path
+) -> None:
+    register("logged")
+    service = start("scheduler")
+    written = tmp_path / "heads.jsonl"
+    service.wait_until(lambda: written.exists() and written.read_bytes().endswith(b"\n"))
+    head = peek(json.loads(written.read_text().splitlines()[0])["checkpoint"])
+    assert head.size == 2  # the model that was registered, and the scheduler's own key

@@ -2,11 +2,12 @@
 
 import json
 import re
+from pathlib import PurePosixPath
 
 import pytest
 
 from app.settings import Settings
-from embedded.commands import API_KEY, ID_KEY, Program
+from embedded.commands import API_KEY, ID_KEY, LOG_KEY, WEIGHTS_KEY, Program
 from tests.deployment.composed import PROGRAMS, ROOT, SECRETS, compose, stop_grace_seconds
 
 
@@ -45,7 +46,7 @@ def test_each_key_goes_to_the_services_that_need_it_and_to_no_other(
     services: dict[str, dict],
 ) -> None:
     everything = {name: json.dumps(service) for name, service in services.items()}
-    for key in (API_KEY, ID_KEY):
+    for key in (API_KEY, ID_KEY, LOG_KEY, WEIGHTS_KEY):
         needing = {name for name, program in PROGRAMS.items() if key in program.secrets}
         assert {name for name, text in everything.items() if SECRETS[key] in text} == needing
         assert {name for name, text in everything.items() if key in text} == needing
@@ -62,7 +63,8 @@ def test_no_secret_stands_in_an_argument_or_goes_into_a_build(services: dict[str
 
 def test_the_secrets_of_this_test_are_ones_that_the_settings_accept() -> None:
     urls = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
-    assert Settings(**urls, api_key=SECRETS[API_KEY], id_key=SECRETS[ID_KEY])
+    private = {"log_key": SECRETS[LOG_KEY], "weights_key": SECRETS[WEIGHTS_KEY]}
+    assert Settings(**urls, **private, api_key=SECRETS[API_KEY], id_key=SECRETS[ID_KEY])
 
 
 def test_only_the_api_is_published_and_only_on_this_machine(services: dict[str, dict]) -> None:
@@ -88,8 +90,24 @@ def test_every_setting_can_be_set_through_compose(services: dict[str, dict]) -> 
         for name in service["environment"]
         if name.startswith("LETHE_")
     }
-    # The embedded mode is for one command on one machine, and so are crashes on purpose.
-    assert reachable == set(Settings.model_fields) - {"mode", "crash_folder"}
+    # The embedded mode is for one command on one machine, and so are crashes on purpose. A key in a
+    # file of the host would have another owner than the container's user.
+    elsewhere = {"mode", "crash_folder", "log_key_file", "weights_key_file"}
+    assert reachable == set(Settings.model_fields) - elsewhere
+
+
+def test_whoever_signs_has_the_same_witness_file_on_a_volume_of_its_own(
+    services: dict[str, dict], instructions: list[tuple[str, str, str]]
+) -> None:
+    signing = [name for name, program in PROGRAMS.items() if LOG_KEY in program.secrets]
+    assert sorted(signing) == ["api", "scheduler"]
+    for name in signing:
+        path = PurePosixPath(services[name]["environment"]["LETHE_WITNESS_FILE"])
+        mounted = {each["target"]: each["source"] for each in services[name]["volumes"]}
+        assert mounted[str(path.parent)] == "witness"
+        # Made in the image for the service's user, which a new volume takes over.
+        made = [rest for _, kind, rest in instructions if kind == "RUN" and "install --dir" in rest]
+        assert any(str(path.parent) in rest.split() for rest in made)
 
 
 def test_docs_list_every_setting_with_its_default() -> None:
@@ -102,7 +120,7 @@ def test_docs_list_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if field.is_required():
             assert documented[name] == "required"
-        elif field.default is None:
+        elif field.default in (None, ()):
             assert documented[name] == "not set"
         else:
             assert getattr(Settings(**needed, **{name: documented[name]}), name) == field.default

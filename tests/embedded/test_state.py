@@ -14,7 +14,8 @@ def test_only_its_owner_can_read_a_new_state_folder(tmp_path: Path):
     with claim(tmp_path / "state") as claimed:
         modes = {path.name: path.stat().st_mode & 0o777 for path in claimed.folder.iterdir()}
     assert claimed.folder.stat().st_mode & 0o777 == 0o700
-    assert modes == {"secrets.json": 0o600, "lock": 0o600, "programs.lock": 0o600, "logs": 0o700}
+    private = ("secrets.json", "log-key.pem", "weights-key.pem", "lock", "programs.lock")
+    assert modes == {**dict.fromkeys(private, 0o600), "logs": 0o700}
 
 
 def test_secrets_are_made_once_and_differ_between_folders(tmp_path: Path):

@@ -15,7 +15,17 @@ import httpx2
 import psycopg
 import pytest
 
-from embedded.commands import API_KEY, ID_KEY, PROGRAMS, Program
+from embedded.commands import (
+    API_KEY,
+    ID_KEY,
+    LOG_KEY,
+    LOG_KEY_FILE,
+    PROGRAMS,
+    SECRETS,
+    WEIGHTS_KEY,
+    WEIGHTS_KEY_FILE,
+    Program,
+)
 from embedded.errors import FolderRefused, ProgramFailed, SettingsRefused
 from embedded.servers import Servers, remove, temporary_place
 from embedded.supervisor import BROKER_URL, DATABASE_URL, Supervisor, command_line
@@ -45,7 +55,7 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _without_the_callers_settings(monkeypatch):
-    for name in (DATABASE_URL, BROKER_URL, API_KEY, ID_KEY):
+    for name in (DATABASE_URL, BROKER_URL, *SECRETS):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -100,9 +110,15 @@ def test_each_program_gets_its_own_secrets_and_no_others(
     eventually(lambda: len(list(notes.glob("*.json"))) == 2)
     seen = {path.stem: json.loads(path.read_text()) for path in notes.glob("*.json")}
     seen["api"] = httpx2.get(supervisor.url, trust_env=False).json()
-    held = {name: {API_KEY, ID_KEY} & set(found) for name, found in seen.items()}
-    assert held == {"api": {API_KEY, ID_KEY}, "worker": {ID_KEY}, "scheduler": set()}
+    held = {name: set(SECRETS) & set(found) for name, found in seen.items()}
+    assert held == {
+        "api": {API_KEY, ID_KEY, LOG_KEY_FILE},
+        "worker": {ID_KEY, WEIGHTS_KEY_FILE},
+        "scheduler": {LOG_KEY_FILE},
+    }
     assert seen["api"][API_KEY] == supervisor.api_key
+    assert seen["api"][LOG_KEY_FILE] == str(supervisor.folder / "log-key.pem")
+    assert seen["worker"][WEIGHTS_KEY_FILE] == str(supervisor.folder / "weights-key.pem")
     assert seen["worker"]["OMP_WAIT_POLICY"] == "PASSIVE"
     for found in seen.values():
         assert found["LETHE_MODE"] == "embedded"
@@ -167,12 +183,18 @@ def test_servers_of_the_users_own_are_used_as_they_are(
     monkeypatch.setenv(DATABASE_URL, servers.database_url)
     monkeypatch.setenv(BROKER_URL, servers.broker_url)
     monkeypatch.setenv(API_KEY, "chosen by the user")
+    monkeypatch.setenv(LOG_KEY, "a key of the user")
+    monkeypatch.setenv(WEIGHTS_KEY_FILE, "weights.pem")
     monkeypatch.setenv("LETHE_MODE", "production")
     with Supervisor(folder, port=0, programs=stand_ins(place), migrations=None) as supervisor:
         assert set(supervisor.processes()) == {"api", "worker", "scheduler"}
         seen = httpx2.get(supervisor.url, trust_env=False).json()
         eventually(lambda: (place / "worker.json").exists())
-    assert API_KEY not in json.loads((place / "worker.json").read_text())
+    work = json.loads((place / "worker.json").read_text())
+    assert {API_KEY, LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY} & set(work) == set()
+    assert work[WEIGHTS_KEY_FILE] == str(Path("weights.pem").absolute())
+    assert seen[LOG_KEY] == "a key of the user"
+    assert LOG_KEY_FILE not in seen
     assert (seen[DATABASE_URL], seen[BROKER_URL]) == (servers.database_url, servers.broker_url)
     assert (seen[API_KEY], supervisor.api_key) == ("chosen by the user",) * 2
     assert seen["LETHE_MODE"] == "production"

@@ -1,108 +1,107 @@
 """The demo's auditor believes nothing that was altered."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from fastapi.testclient import TestClient
 
-from app.audit import merkle
-from lethe.verify import leaf_hash
-from lethe_examples.proofs import NotProven, check
+from app.db import transaction
+from app.jobs import publication
+from app.jobs.publication import NewVersion
+from lethe.verify.reasons import NotProven
+from lethe_examples.proofs import Fetch, check
+from tests.app.working import NOW, PASSED, hold, plan
 
 WEIGHTS = b"weights"
 DIGEST = "sha256:" + hashlib.sha256(WEIGHTS).hexdigest()
-ENTRIES = [
-    json.dumps({"event": "version.current" if n == 3 else "x", "facts": {"digest": DIGEST}, "n": n})
-    for n in range(6)
-]
-REQUEST = {"id": "r", "status": "completed"}
 
 
-def log(entries: list[str]) -> dict[merkle.Address, bytes]:
-    hashes = iter(leaf_hash(entry.encode()) for entry in entries)
-    return dict(merkle.append(0, {}, hashes).nodes)
+@pytest.fixture
+def fetch(client: TestClient) -> Fetch:
+    return lambda path: client.get(path).content
 
 
-def head(size: int) -> dict[str, Any]:
-    return {"size": size, "root_hash": merkle.root(size, log(ENTRIES).__getitem__).hex()}
+@pytest.fixture
+def pinned(fetch: Fetch, ready: Callable[..., UUID]) -> str:
+    """A signed head from before anybody asked for anything."""
+    ready("digits", ["a", "b"], NOW)
+    return fetch("/v1/audit/checkpoint").decode()
 
 
-def item(position: int) -> dict[str, Any]:
-    return {"position": position, "entry": ENTRIES[position]}
-
-
-def answers() -> dict[str, Any]:
-    nodes = log(ENTRIES).__getitem__
-    proofs = [
-        {
-            "entry": item(position),
-            "head": head(6),
-            "path": [node.hex() for node in merkle.inclusion_path(position, 6, nodes)],
-        }
-        for position in (1, 3)
+@pytest.fixture
+def requests(client: TestClient, pinned: str) -> list[Any]:
+    """One request that was fulfilled, and one of a stranger."""
+    ids = [
+        client.post("/v1/deletion-requests", json={"sample_ids": [sample]}).json()["id"]
+        for sample in ("a", "stranger")
     ]
-    path = [node.hex() for node in merkle.consistency_path(2, 6, nodes)]
-    return {
-        "/v1/deletion-requests/r/receipt": {"proofs": proofs},
-        "/v1/audit/head": head(6),
-        "/v1/audit/proofs/consistency": {"path": path},
-        "/v1/audit/entries": {"items": [item(n) for n in range(6)], "next_start": None},
-    }
+    (job_id,) = plan()
+    with transaction() as session:
+        new = NewVersion(DIGEST, 7, "iau", "approximate", "passed", 0.1)
+        publication.publish(session, hold(job_id), new, [PASSED])
+    return [client.get(f"/v1/deletion-requests/{id_}").json() for id_ in ids]
 
 
-def test_an_honest_log_is_proven() -> None:
-    served = answers()
-    lines = list(check(lambda path, **_: served[path], head(2), [REQUEST], WEIGHTS))
-    assert len(lines) == 4
+def test_an_honest_service_is_believed(
+    fetch: Fetch, pinned: str, requests: list[Any], tmp_path: Path
+) -> None:
+    lines = list(check(fetch, pinned, requests, WEIGHTS, tmp_path))
+    assert lines[0].startswith("2 receipts hold")
+    assert DIGEST in lines[1]
+    assert (tmp_path / "receipt-2.json").is_file()
 
 
-def _spoil_entry(served: dict[str, Any]) -> None:
-    served["/v1/deletion-requests/r/receipt"]["proofs"][0]["entry"]["entry"] += " "
+def _other_samples(path: str, content: bytes) -> bytes:
+    if not path.endswith("/receipt"):
+        return content
+    spoiled = json.loads(content)
+    spoiled["log"]["entries"][0]["position"] += 1
+    return json.dumps(spoiled, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _spoil_path(served: dict[str, Any]) -> None:
-    served["/v1/deletion-requests/r/receipt"]["proofs"][1]["path"].pop()
+def _hidden_entry(path: str, content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join(lines[:2] + lines[3:]) if path.endswith("/export") else content
 
 
-def _drop_version(served: dict[str, Any]) -> None:
-    served["/v1/deletion-requests/r/receipt"]["proofs"].pop()
+def _reordered_log(path: str, content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join([lines[0], lines[2], lines[1], *lines[3:]]) if "export" in path else content
 
 
-def _spoil_consistency(served: dict[str, Any]) -> None:
-    served["/v1/audit/proofs/consistency"]["path"][0] = "00" * 32
-
-
-def _hide_entry(served: dict[str, Any]) -> None:
-    served["/v1/audit/entries"]["items"].pop(2)
-
-
-@pytest.mark.parametrize(
-    "spoil", [_spoil_entry, _spoil_path, _drop_version, _spoil_consistency, _hide_entry]
-)
-def test_whatever_was_altered_is_not_believed(spoil: Callable[[dict[str, Any]], None]) -> None:
-    served = copy.deepcopy(answers())
-    spoil(served)
+@pytest.mark.parametrize("spoil", [_other_samples, _hidden_entry, _reordered_log])
+def test_whatever_was_altered_is_not_believed(
+    spoil: Callable[[str, bytes], bytes],
+    fetch: Fetch,
+    pinned: str,
+    requests: list[Any],
+    tmp_path: Path,
+) -> None:
     with pytest.raises(NotProven):
-        list(check(lambda path, **_: served[path], head(2), [REQUEST], WEIGHTS))
+        list(check(lambda path: spoil(path, fetch(path)), pinned, requests, WEIGHTS, tmp_path))
 
 
-def test_other_weights_than_those_of_the_receipt_are_not_believed() -> None:
-    served = answers()
-    with pytest.raises(NotProven, match="other weights"):
-        list(check(lambda path, **_: served[path], head(2), [REQUEST], b"other"))
+def test_other_weights_than_those_of_the_receipt_are_not_believed(
+    fetch: Fetch, pinned: str, requests: list[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(NotProven, match="weights"):
+        list(check(fetch, pinned, requests, b"other", tmp_path))
 
 
-def test_a_pinned_head_of_another_log_is_not_believed() -> None:
-    served = answers()
-    with pytest.raises(NotProven, match="rewritten"):
-        list(
-            check(
-                lambda path, **_: served[path],
-                {"size": 2, "root_hash": "11" * 32},
-                [REQUEST],
-                WEIGHTS,
-            )
-        )
+def test_a_log_that_was_signed_otherwise_before_is_not_believed(
+    fetch: Fetch, pinned: str, requests: list[Any], tmp_path: Path, client: TestClient
+) -> None:
+    from app import keys
+    from lethe.verify.note import Checkpoint, peek, sign_note
+
+    before = peek(pinned)
+    forked = Checkpoint(before.origin, before.size, bytes(32), before.signed_at)
+    other = sign_note(forked, keys.log_key().private)  # type: ignore[arg-type]
+    with pytest.raises(NotProven) as refused:
+        list(check(fetch, other, requests, WEIGHTS, tmp_path))
+    assert refused.value.reason == "log-forked"

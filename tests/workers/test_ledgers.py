@@ -71,8 +71,8 @@ def test_the_sum_is_that_of_each_retained_record_by_itself(
     assert {t.dtype for t in summed.gradient.values()} == {torch.float64}
     np.testing.assert_allclose(summed.gradient["weight"].numpy(), by_weight, rtol=0, atol=1e-12)
     np.testing.assert_allclose(summed.gradient["bias"].numpy(), by_bias, rtol=0, atol=1e-12)
-    # Without this, an empty sum over nothing would do.
-    assert np.linalg.norm(by_weight) > 0.1
+    # Without this, an empty sum over nothing would do. The seed decides how near to 0 it gets.
+    assert np.linalg.norm(by_weight) > 1e-3
 
 
 def test_a_ledger_is_refused_wherever_it_does_not_fit(ready: UUID, recipe: Any) -> None:

@@ -1,0 +1,48 @@
+"""What each program gets to see of the environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedded.commands import (
+    API_KEY,
+    ID_KEY,
+    LOG_KEY,
+    LOG_KEY_FILE,
+    WEIGHTS_KEY,
+    WEIGHTS_KEY_FILE,
+    Program,
+)
+from embedded.signing_keys import LOG_KEY_NAME, WEIGHTS_KEY_NAME
+from embedded.state import Secrets
+
+
+def secrets_of(folder: Path, own: Secrets) -> dict[str, str]:
+    """What the programs may be given: what the user set, or else the folder's own.
+
+    A name without a value is one that no program gets.
+    """
+    chosen = {
+        API_KEY: os.environ.get(API_KEY) or own.api_key,
+        ID_KEY: os.environ.get(ID_KEY) or own.id_key,
+    }
+    for key, file, name in (
+        (LOG_KEY, LOG_KEY_FILE, LOG_KEY_NAME),
+        (WEIGHTS_KEY, WEIGHTS_KEY_FILE, WEIGHTS_KEY_NAME),
+    ):
+        chosen[key] = os.environ.get(key, "")
+        # The programs run in another folder than the user's.
+        chosen[file] = os.path.abspath(os.environ[file]) if os.environ.get(file) else ""
+        if not chosen[key] and not chosen[file]:
+            chosen[file] = str(folder / name)
+    return chosen
+
+
+def environment_for(
+    program: Program, service: Mapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, str]:
+    """What a program gets to see: everything of ours except the secrets that it has no use for."""
+    inherited = {name: value for name, value in os.environ.items() if name not in secrets}
+    granted = {name: secrets[name] for name in program.secrets if secrets[name]}
+    # What the user set wins over the defaults; the URLs are in `service` only when it did not.
+    return {**program.environment, **service, **inherited, **granted}
