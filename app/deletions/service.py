@@ -16,6 +16,7 @@ from app.deletions.clocks import Regulation, due_at
 from app.deletions.settlement import match, settle
 from app.errors import Conflict, IdempotencyKeyReused, NotFound, UnknownModel
 from app.privacy import digest_for, digest_sample_id, key_id
+from app.settings import settings
 from app.statuses import ModelStatus, RequestStatus
 from app.tables import DeletionRequest, Erasure, ModelVersion, RegisteredModel, RequestedSample
 from lethe.verify.commitment import samples_commitment
@@ -109,7 +110,7 @@ def submit(
     lock(session, "registry", shared=True)
     model_id = None if intake.model is None else _model_id(session, intake.model)
     received_at = clock(session)
-    due = due_at(intake.regulation, received_at)
+    due = due_at(intake.regulation, received_at, settings().time_zone)
     salt = secrets.token_bytes(SALT_BYTES)
     request = lifecycle.begin(
         session,

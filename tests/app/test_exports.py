@@ -71,6 +71,33 @@ def test_a_completed_request_is_told_in_one_record(
     assert not record["overdue"]
 
 
+def test_a_request_that_one_of_two_models_fulfilled_was_so_in_part(
+    client: TestClient, ready: Callable[..., UUID]
+) -> None:
+    models = {name: ready(name, ["a", "b"], NOW) for name in ("slow", "swift")}
+    request = submit(client, "a")
+    jobs = [hold(job_id) for job_id in plan()]
+    publish(next(job for job in jobs if job.model_id == models["swift"]))
+    assert client.post(f"/v1/deletion-requests/{request}/cancel").status_code == 200
+    (record,) = lines(client)
+    assert record["response"] == "deleted in part"
+    assert (record["models"], record["models_completed"]) == (2, 1)
+    (year,) = client.get("/v1/exports/summary", params=PERIOD).json()["years"]
+    assert (year["complied"], year["complied_in_part"]) == (0, 1)
+
+
+def test_recipients_of_what_was_withdrawn_are_counted(
+    client: TestClient, ready: Callable[..., UUID]
+) -> None:
+    ready("digits", ["a"], NOW)
+    for name in ("clinic", "edge fleet"):
+        answer = client.post("/v1/models/digits/recipients", json={"name": name})
+        assert answer.status_code == 201
+    submit(client, "a")
+    publish(hold(*plan()))
+    assert lines(client)[0]["recipients_told"] == 2
+
+
 def test_an_open_request_past_its_deadline_is_overdue_and_has_no_response(
     client: TestClient, ready: Callable[..., UUID]
 ) -> None:

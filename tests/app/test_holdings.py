@@ -1,11 +1,14 @@
 """Which deletions are in a version, and which versions a sample was ever in."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from fastapi.testclient import TestClient
 
+from app.db import transaction
+from app.registry import checking
 from tests.app.working import NOW, hold, plan, publish
 
 
@@ -106,6 +109,10 @@ def test_a_version_that_nobody_knows_is_not_guessed_about(
 def test_a_model_in_check_holds_nothing_yet(
     client: TestClient, register: Callable[..., UUID], digest: Callable[[str], bytes]
 ) -> None:
-    register("digits")
+    model_id = register("digits")
+    with transaction() as session:
+        check = checking.start_check(session, model_id, timedelta(minutes=1))
+        assert check is not None
+        checking.replace_manifest(session, check, [digest("a")])
     answer = client.get(f"/v1/samples/{digest('a').hex()}")
     assert answer.json() == {"models": []}

@@ -155,6 +155,19 @@ def test_a_withdrawn_request_says_so(client: TestClient, ready: Callable[..., UU
     assert statement(content)["predicate"]["request"]["status"] == "cancelled"
 
 
+def test_what_others_had_forgotten_after_a_withdrawal_is_not_claimed_by_it(
+    client: TestClient, ready: Callable[..., UUID]
+) -> None:
+    ready("digits", ["a", "b"], NOW)
+    withdrawn = submit(client, "a")
+    assert client.post(f"{REQUESTS}/{withdrawn}/cancel").status_code == 200
+    forget(client, "a")
+    content = receipt(client, withdrawn)
+    verified(content)
+    (erasure,) = statement(content)["predicate"]["erasures"]
+    assert (erasure["status"], erasure["forgotten"]) == ("cancelled", [])
+
+
 def test_a_request_under_way_has_no_receipt(client: TestClient, ready: Callable[..., UUID]) -> None:
     ready("digits", ["a"], NOW)
     assert client.get(f"{REQUESTS}/{submit(client, 'a')}/receipt").status_code == 409

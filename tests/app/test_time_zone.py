@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from app.deletions import service
 from app.settings import Settings
 
 NEEDED = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
@@ -49,3 +53,19 @@ def test_time_zones_are_known_on_a_machine_that_has_none() -> None:
         )
         assert (told.returncode == 0) is works
         assert ("ZoneInfoNotFoundError" in told.stderr) is not works
+
+
+def test_the_days_of_a_deadline_are_those_of_the_zone_that_is_set(
+    client: TestClient, reread: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = datetime(2026, 3, 1, 2, tzinfo=UTC)  # still 28 February in New York
+    monkeypatch.setattr(service, "clock", lambda _: received)
+
+    def due() -> datetime:
+        body = {"sample_ids": ["nobody"]}
+        answer = client.post("/v1/deletion-requests", json=body).json()
+        return datetime.fromisoformat(answer["due_at"])
+
+    assert due() == datetime(2026, 4, 1, 2, tzinfo=UTC)
+    reread("LETHE_TIME_ZONE", "America/New_York")
+    assert due() == datetime(2026, 3, 29, 1, tzinfo=UTC)  # 28 March, 21:00 in summer time
