@@ -46,7 +46,7 @@ benchmark: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forgetting $(BENCHMARK) --report build/forgetting/report.md
 
 test: install-dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 KILLS ?= 50
 SEED ?= 7

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -154,6 +155,8 @@ def walk(
     evidence.mkdir()
     for line in proofs.check(api.fetch, pinned, requests, weights, evidence):
         say(f"   {line}")
+    say("8. The job once more, from its record, in another process:")
+    repeat(job["id"])
     return {
         "requests": len(requests),
         "forgotten": job["sample_count"],
@@ -161,7 +164,18 @@ def walk(
         "version": versions[1]["number"],
         "verdict": job["rungs"][-1]["outcome"],
         "receipt_verified": True,
+        "reproduced": True,
     }
+
+
+def repeat(job_id: str) -> None:
+    """Have the operator's command repeat a published job and compare."""
+    command = [sys.executable, "-m", "embedded", "lethe", "--folder", str(FOLDER / "service")]
+    done = subprocess.run([*command, "rerun", job_id], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        say(f"   {line}")
+    if done.returncode != 0:
+        raise DemoFailed(f"the job was not reproduced: {done.stderr.strip()[-500:]}")
 
 
 def register(api: Api, checkpoint: Path) -> None:
