@@ -28,19 +28,22 @@ def check(
 
     """
     keys = load_keys(_keep(folder / "keys.json", fetch("/v1/keys")).read_bytes())
-    log = _keep(folder / "log.jsonl", fetch("/v1/audit/export"))
     served = _keep(folder / "served.safetensors", weights)
     _keep(folder / "pinned.txt", pinned.encode())
-    found: list[Verified] = []
-    for number, request in enumerate(requests, 1):
-        receipt = fetch(f"/v1/deletion-requests/{request['id']}/receipt")
-        _keep(folder / f"receipt-{number}.json", receipt)
-        completed = request["status"] == "completed"
-        found.append(
-            verify_receipt(
-                receipt, keys, weights=served if completed else None, log=log, pinned=[pinned]
-            )
+    receipts = [
+        _keep(
+            folder / f"receipt-{number}.json",
+            fetch(f"/v1/deletion-requests/{request['id']}/receipt"),
         )
+        for number, request in enumerate(requests, 1)
+    ]
+    # After the receipts, so that it reaches as far as their tree heads.
+    log = _keep(folder / "log.jsonl", fetch("/v1/audit/export"))
+    found: list[Verified] = []
+    for receipt, request in zip(receipts, requests, strict=True):
+        weights_given = served if request["status"] == "completed" else None
+        content = receipt.read_bytes()
+        found.append(verify_receipt(content, keys, weights=weights_given, log=log, pinned=[pinned]))
     named = [each.weights_of.version for each in found if each.weights_of is not None]
     yield f"{len(found)} receipts hold: signatures, places in the log, versions, removed samples"
     yield f"{len(named)} of them name the weights that were downloaded: sha256:{named[0].digest}"

@@ -105,3 +105,13 @@ def test_a_log_that_was_signed_otherwise_before_is_not_believed(
     with pytest.raises(NotProven) as refused:
         list(check(fetch, other, requests, WEIGHTS, tmp_path))
     assert refused.value.reason == "log-forked"
+
+
+def test_a_log_that_grows_meanwhile_is_no_reason_for_doubt(
+    client: TestClient, fetch: Fetch, pinned: str, requests: list[Any], tmp_path: Path
+) -> None:
+    def busy(path: str) -> bytes:
+        client.post("/v1/deletion-requests", json={"sample_ids": ["another stranger"]})
+        return fetch(path)
+
+    assert list(check(busy, pinned, requests, WEIGHTS, tmp_path))
