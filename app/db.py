@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from threading import Lock
 
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.engine import Connection, Engine
@@ -15,9 +16,19 @@ from app.settings import settings
 SCHEMA_REVISION = "0004"
 
 
-@cache
+_first = Lock()
+
+
 def engine() -> Engine:
     """Return this process's engine; each process makes its own, after any fork."""
+    # Threads that ask for the first one at once get the same: a second one's connections would be
+    # nobody's to close.
+    with _first:
+        return _engine()
+
+
+@cache
+def _engine() -> Engine:
     return create_engine(
         settings().database_url.get_secret_value(),
         # A PostgreSQL that was restarted leaves dead connections in the pool.

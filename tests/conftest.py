@@ -171,13 +171,13 @@ def ready(
 
 
 def _forget_settings() -> None:
-    if db.engine.cache_info().currsize:
+    if db._engine.cache_info().currsize:  # noqa: SLF001
         db.engine().dispose()
     for cached in (
         settings,
         keys.log_key,
         keys.weights_key,
-        db.engine,
+        db._engine,  # noqa: SLF001
         db._sessions,  # noqa: SLF001
         queue._producer,  # noqa: SLF001
     ):
