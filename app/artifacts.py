@@ -28,7 +28,6 @@ def lock_file(session: Session, digest: str, *, shared: bool = False) -> None:
     Whoever removes a file takes it, and looks for rows that name the file. Whoever makes a row
     name a file shares it, and looks for the file. So neither misses what the other did.
     """
-    # The name by which app.derived.ledgers locks its files: a store has one kind of file.
     lock(session, f"ledger-file/{digest}", shared=shared)
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from app.artifacts import lock_file
 from app.audit import ledger as audit
-from app.db import lock
 from app.statuses import LedgerStatus, ModelStatus, VersionStatus
 from app.tables import GradientLedger, ModelVersion, RegisteredModel
 
@@ -64,7 +64,7 @@ def remove(session: Session, row: GradientLedger, delete: Callable[[str], None])
     digest = row.digest
     if digest is None:
         return False
-    _lock_file(session, digest)
+    lock_file(session, digest)
     mine = select(GradientLedger.id).where(GradientLedger.id == row.id)
     if session.scalar(mine.where(~_needed(GradientLedger))) is None:
         return False
@@ -77,7 +77,7 @@ def remove(session: Session, row: GradientLedger, delete: Callable[[str], None])
 
 def name(session: Session, ledger_id: UUID, digest: str) -> None:
     """Note which file is about to appear for a ledger; its row has to be locked."""
-    _lock_file(session, digest)
+    lock_file(session, digest)
     _set_digest(session, ledger_id, digest)
 
 
@@ -119,8 +119,3 @@ def _needed(row: type[GradientLedger]) -> ColumnElement[bool]:
         version.exists(),
         model.exists(),
     )
-
-
-def _lock_file(session: Session, digest: str) -> None:
-    # A file is either announced or removed at a time; always after the lock on the row.
-    lock(session, f"ledger-file/{digest}")

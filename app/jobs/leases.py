@@ -84,16 +84,38 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
         )
     except IllegalMove:
         return None
+    parent = session.get_one(ModelVersion, row.parent_version_id)
+    before = frozenset(session.scalars(manifest.forgotten(row.model_id)))
+    again = frozenset(session.scalars(_owed(parent))) if row.rebase else frozenset()
+    return freeze(
+        session,
+        row,
+        forget=frozenset(session.scalars(_to_forget(row))) | again,
+        forgotten=before - again,
+        reference_set_id=references.ready_set(session, row.model_id),
+        gradient_ledger=ledgers.find(session, parent.id),
+    )
+
+
+def freeze(
+    session: Session,
+    row: UnlearningJob,
+    *,
+    forget: frozenset[bytes],
+    forgotten: frozenset[bytes],
+    attempt: int | None = None,
+    reference_set_id: UUID | None = None,
+    gradient_ledger: ledgers.Kept | None = None,
+) -> Job:
+    """Return a job as its worker has it; the attempt is the row's unless given."""
     model = session.get_one(RegisteredModel, row.model_id)
     parent = session.get_one(ModelVersion, row.parent_version_id)
     if model.data_fingerprint is None or model.id_key_id is None:
         raise RuntimeError(f"model {model.id} has a job and was never checked")
-    before = frozenset(session.scalars(manifest.forgotten(model.id)))
-    again = frozenset(session.scalars(_owed(parent))) if row.rebase else frozenset()
     return Job(
         id=row.id,
         fence=row.fence,
-        attempt=row.attempts,
+        attempt=row.attempts if attempt is None else attempt,
         failures=row.failures,
         batch_limit=row.batch_limit,
         model_id=model.id,
@@ -104,11 +126,11 @@ def claim(session: Session, job_id: UUID, worker: str, lease: timedelta) -> Job 
         parent_digest=parent.digest,
         data_fingerprint=model.data_fingerprint,
         id_key_id=model.id_key_id,
-        forget_digests=frozenset(session.scalars(_to_forget(row))) | again,
-        forgotten_digests=before - again,
+        forget_digests=forget,
+        forgotten_digests=forgotten,
         rebase=row.rebase,
-        reference_set_id=references.ready_set(session, model.id),
-        gradient_ledger=ledgers.find(session, parent.id),
+        reference_set_id=reference_set_id,
+        gradient_ledger=gradient_ledger,
     )
 
 

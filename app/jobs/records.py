@@ -19,18 +19,16 @@ from app.audit import ledger
 from app.audit.ledger import Entry
 from app.derived.ledgers import Kept, retained_fingerprint
 from app.errors import Conflict, NotFound
-from app.jobs.leases import Job
+from app.jobs.leases import Job, freeze
 from app.statuses import JobStatus, VersionStatus
 from app.tables import (
     AuditEntry,
     JobRecord,
     ManifestEntry,
     ModelVersion,
-    RegisteredModel,
     Rung,
     UnlearningJob,
 )
-from lethe.policy import Policy
 
 FORMAT = "lethe-job-record-v1"
 RERUN = "job.rerun"
@@ -155,33 +153,18 @@ def _of_job(job: Job, row: UnlearningJob) -> dict[str, Any]:
 def _as_claimed(
     session: Session, row: UnlearningJob, parent: ModelVersion, record: Record | None
 ) -> Job:
-    model = session.get_one(RegisteredModel, row.model_id)
-    if model.data_fingerprint is None or model.id_key_id is None:
-        raise RuntimeError(f"model {model.id} has a job and was never checked")
     inputs = {} if record is None else record.inputs
-    own = _forgotten_by(session, model.id, [row.id])
+    own = _forgotten_by(session, row.model_id, [row.id])
     earlier, owed = _before(session, parent)
-    before = _forgotten_by(session, model.id, earlier)
-    again = _forgotten_by(session, model.id, owed) if row.rebase else frozenset()
-    return Job(
-        id=row.id,
-        fence=row.fence,
-        attempt=inputs.get("attempt", row.attempts),
-        failures=row.failures,
-        batch_limit=row.batch_limit,
-        model_id=model.id,
-        recipe=model.recipe,
-        policy=Policy.model_validate(row.policy),
-        seed=row.seed,
-        parent_id=parent.id,
-        parent_digest=parent.digest,
-        data_fingerprint=model.data_fingerprint,
-        id_key_id=model.id_key_id,
-        forget_digests=own | again,
-        forgotten_digests=before - again,
-        rebase=row.rebase,
-        # What came of these two is in the record.
-        reference_set_id=None,
+    before = _forgotten_by(session, row.model_id, earlier)
+    again = _forgotten_by(session, row.model_id, owed) if row.rebase else frozenset()
+    return freeze(
+        session,
+        row,
+        forget=own | again,
+        forgotten=before - again,
+        attempt=inputs.get("attempt"),
+        # What came of the references is in the record.
         gradient_ledger=_ledger(inputs),
     )
 
