@@ -11,6 +11,7 @@ from app.derived import references
 from app.derived.reference_losses import Losses
 from app.tables import RegisteredModel
 from tests.app.reference_sets import DIGEST, NONE, SAMPLES
+from tests.app.withdrawals import Desk
 
 
 @pytest.fixture
@@ -61,3 +62,9 @@ def submit(client: TestClient) -> Callable[..., str]:
         return answer.headers["Location"]
 
     return send
+
+
+@pytest.fixture
+def desk(client: TestClient, digest: Callable[[str], bytes]) -> Desk:
+    """Where what was asked for can be withdrawn."""
+    return Desk(client, digest)

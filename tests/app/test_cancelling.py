@@ -6,9 +6,7 @@ from uuid import UUID
 import pytest
 from fastapi.testclient import TestClient
 
-from app.db import transaction
 from app.errors import LeaseLost
-from app.tables import UnlearningJob
 from tests.app.withdrawals import Desk
 from tests.app.working import (
     NOW,
@@ -16,6 +14,7 @@ from tests.app.working import (
     fail,
     give_back,
     hold,
+    job_of,
     plan,
     publish,
     record,
@@ -26,16 +25,6 @@ from tests.app.working import (
 
 REQUESTS = "/v1/deletion-requests"
 JOBS = "/v1/jobs"
-
-
-@pytest.fixture
-def desk(client: TestClient, digest: Callable[[str], bytes]) -> Desk:
-    return Desk(client, digest)
-
-
-def job_of(job_id: UUID) -> UnlearningJob:
-    with transaction() as session:
-        return session.get_one(UnlearningJob, job_id)
 
 
 def test_what_is_withdrawn_before_batching_never_reaches_a_job(

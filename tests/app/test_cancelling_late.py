@@ -8,9 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from fastapi.testclient import TestClient
 
-from app.db import transaction
 from app.errors import LeaseLost
-from app.tables import UnlearningJob
 from lethe.policy import Debt
 from tests.app.withdrawals import Desk
 from tests.app.working import (
@@ -18,22 +16,13 @@ from tests.app.working import (
     NOW,
     fail,
     hold,
+    job_of,
     plan,
     publish,
 )
 
 REQUESTS = "/v1/deletion-requests"
 JOBS = "/v1/jobs"
-
-
-@pytest.fixture
-def desk(client: TestClient, digest: Callable[[str], bytes]) -> Desk:
-    return Desk(client, digest)
-
-
-def job_of(job_id: UUID) -> UnlearningJob:
-    with transaction() as session:
-        return session.get_one(UnlearningJob, job_id)
 
 
 def test_it_is_too_late_once_all_is_forgotten(

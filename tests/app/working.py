@@ -131,3 +131,8 @@ def unfinished() -> list[UUID]:
                 .order_by(UnlearningJob.created_at)
             )
         )
+
+
+def job_of(job_id: UUID) -> UnlearningJob:
+    with transaction() as session:
+        return session.get_one(UnlearningJob, job_id)
