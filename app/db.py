@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.settings import settings
 
 # The newest migration; a test holds it against the migrations folder.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0009"
 
 
 _first = Lock()

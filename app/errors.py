@@ -10,6 +10,7 @@ LetheError
 │   └── IdempotencyKeyReused      422
 ├── Malformed                     400  the body cannot be read
 ├── Unauthorized                  401
+├── Forbidden                     403  the key lacks a scope
 ├── NotFound                      404
 ├── Gone                          410
 ├── Conflict                      409
@@ -19,6 +20,7 @@ LetheError
 ├── ContentTooLarge               413
 ├── RangeNotSatisfiable           416
 ├── StorageFailed                 507  the artifact store did not take the bytes
+├── TooManyRequests               429
 └── Unavailable                   503  a dependency is down; nothing was stored
     └── NotSigning                503  tree heads and receipts are not signed
         └── RolledBack            503  the log contradicts a tree head that it signed
@@ -101,6 +103,12 @@ class Unauthorized(LetheError):
     headers: Mapping[str, str] | None = {"WWW-Authenticate": "Bearer"}
 
 
+class Forbidden(LetheError):
+    """The caller is known and lacks a scope; the detail names it."""
+
+    status, slug, title = 403, "forbidden", "The key does not allow this"
+
+
 class NotFound(LetheError):
     """No such resource."""
 
@@ -147,6 +155,17 @@ class RangeNotSatisfiable(LetheError):
     """The requested range lies outside the file."""
 
     status, slug, title = 416, "range-not-satisfiable", "The range lies outside the file"
+
+
+class TooManyRequests(LetheError):
+    """The caller is faster than its rate allows."""
+
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+
+    def __init__(self, detail: str, wait: int) -> None:
+        """Keep the seconds after which to come again."""
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(wait)}
 
 
 class StorageFailed(LetheError):

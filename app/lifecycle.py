@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, update
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.audit import ledger
 from app.errors import IllegalMove
@@ -168,6 +169,31 @@ def begin_all(session: Session, rows: list[Row], facts: Facts) -> list[Row]:
         row.status = INITIAL[type(row)]
     session.add_all(rows)
     session.flush()
+    _report(session, rows, facts)
+    return rows
+
+
+def begin_missing(
+    session: Session,
+    table: type[Row],
+    values: list[dict[str, Any]],
+    unique: Collection[InstrumentedAttribute[Any]],
+    facts: Facts,
+) -> list[Row]:
+    """Insert rows in their first status, but those whose unique columns are taken; return the new.
+
+    Whoever inserts the same ones at this moment is waited for.
+    """
+    if not values:
+        return []
+    statement = (
+        insert(table)
+        .on_conflict_do_nothing(index_elements=list(unique))
+        .returning(table)
+        .execution_options(populate_existing=True)
+    )
+    given = [{"status": INITIAL[table], **of_one} for of_one in values]
+    rows = list(session.scalars(statement, given))
     _report(session, rows, facts)
     return rows
 

@@ -9,7 +9,16 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.artifacts import DIGEST_PATTERN
-from app.errors import ContentTooLarge, Invalid, LetheError, Malformed, Unauthorized, Unavailable
+from app.errors import (
+    ContentTooLarge,
+    Forbidden,
+    Invalid,
+    LetheError,
+    Malformed,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from app.settings import settings
 from app.tables import ModelVersion
 
@@ -30,7 +39,13 @@ Cursor = Annotated[
 Limit = Annotated[int, Query(ge=1, le=200, description="Rows in a page.")]
 
 # What any route may answer; each route adds its own.
-COMMON: tuple[type[LetheError], ...] = (Unauthorized, Invalid, Unavailable)
+COMMON: tuple[type[LetheError], ...] = (
+    Unauthorized,
+    Forbidden,
+    Invalid,
+    TooManyRequests,
+    Unavailable,
+)
 WITH_BODY: tuple[type[LetheError], ...] = (*COMMON, Malformed, ContentTooLarge)
 
 

@@ -21,7 +21,7 @@ from app.audit.schemas import (
 from app.db import transaction
 from app.errors import NotFound, NotSigning, RolledBack, Unavailable
 from app.problems import responses
-from app.security import Caller
+from app.security import Auditor
 from app.wire import COMMON, Limit
 from lethe.verify.keys import to_jwk, to_pem
 
@@ -63,7 +63,7 @@ def keys() -> JSONResponse:
 
 
 @router.get("/head")
-def head(_: Caller) -> CurrentHead:
+def head(_: Auditor) -> CurrentHead:
     """Return the newest tree head, over every entry committed so far, and the newest signed one."""
     service.place_all()
     with transaction() as session:
@@ -75,7 +75,7 @@ def head(_: Caller) -> CurrentHead:
     response_class=PlainTextResponse,
     responses={**_described("text/plain", _NOTE), **responses(*COMMON, *_SIGNING)},
 )
-def checkpoint(_: Caller) -> PlainTextResponse:
+def checkpoint(_: Auditor) -> PlainTextResponse:
     """Return the newest signed tree head as a note; the first one is signed when asked for."""
     with transaction() as session:
         signed = signed_heads.latest(session)
@@ -87,7 +87,7 @@ def checkpoint(_: Caller) -> PlainTextResponse:
     response_class=StreamingResponse,
     responses={**_described(export.MEDIA_TYPE, _LINES), **responses(*COMMON, *_SIGNING)},
 )
-def export_log(_: Caller) -> StreamingResponse:
+def export_log(_: Auditor) -> StreamingResponse:
     """Return the whole log as it is now, for `lethe verify-log`; it ends with a signed head."""
     return StreamingResponse(
         export.begin(),
@@ -98,7 +98,7 @@ def export_log(_: Caller) -> StreamingResponse:
 
 @router.get("/entries")
 def entries(
-    _: Caller, start: Whole = 0, limit: Limit = 100, subject: UUID | None = None
+    _: Auditor, start: Whole = 0, limit: Limit = 100, subject: UUID | None = None
 ) -> LogEntries:
     """Return entries in the order of the log, or those about one request, job, version or model."""
     service.place_all()
@@ -111,7 +111,7 @@ def entries(
 
 
 @router.get("/proofs/inclusion", responses=responses(NotFound))
-def inclusion(_: Caller, position: Whole, size: Whole | None = None) -> InclusionProof:
+def inclusion(_: Auditor, position: Whole, size: Whole | None = None) -> InclusionProof:
     """Prove that an entry is in the tree of a size, the newest one by default."""
     service.place_all()
     with transaction() as session:
@@ -119,7 +119,7 @@ def inclusion(_: Caller, position: Whole, size: Whole | None = None) -> Inclusio
 
 
 @router.get("/proofs/consistency", responses=responses(NotFound))
-def consistency(_: Caller, first: Whole, second: Whole | None = None) -> ConsistencyProof:
+def consistency(_: Auditor, first: Whole, second: Whole | None = None) -> ConsistencyProof:
     """Prove that the tree of one size appends to that of another, and changes nothing in it."""
     service.place_all()
     with transaction() as session:

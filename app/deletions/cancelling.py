@@ -33,7 +33,7 @@ class Cancellation:
     too_late: Sequence[UUID]
 
 
-def cancel(session: Session, request_id: UUID) -> Cancellation:
+def cancel(session: Session, request_id: UUID, by: str) -> Cancellation:
     """Withdraw what is not forgotten yet; a request that was withdrawn before stays so.
 
     Raises:
@@ -70,7 +70,7 @@ def cancel(session: Session, request_id: UUID) -> Cancellation:
         [erasure.id for erasure in withdrawn],
         ErasureStatus.CANCELLED,
         values={"job_id": None, "problem": None, "finished_at": now()},
-        facts={"withdrawn": True},
+        facts={"withdrawn": True, "by": by},
     )
     for job in affected:
         _shrink(session, job)

@@ -13,7 +13,7 @@ from app.statuses import ErasureStatus
 from app.tables import DeletionRequest, Erasure, UnlearningJob
 
 
-def retry_request(session: Session, request_id: UUID) -> None:
+def retry_request(session: Session, request_id: UUID, by: str) -> None:
     """Put back to the pending ones what a request needs attention for.
 
     Raises:
@@ -23,10 +23,12 @@ def retry_request(session: Session, request_id: UUID) -> None:
     """
     if session.get(DeletionRequest, request_id) is None:
         raise NotFound("No deletion request has this id.")
-    _retry(session, Erasure.request_id == request_id, "Nothing of this request needs attention.")
+    _retry(
+        session, by, Erasure.request_id == request_id, "Nothing of this request needs attention."
+    )
 
 
-def retry_job(session: Session, job_id: UUID) -> None:
+def retry_job(session: Session, job_id: UUID, by: str) -> None:
     """Put back to the pending ones the erasures that a job left in need of attention.
 
     Raises:
@@ -36,10 +38,10 @@ def retry_job(session: Session, job_id: UUID) -> None:
     """
     if session.get(UnlearningJob, job_id) is None:
         raise NotFound("No job has this id.")
-    _retry(session, Erasure.job_id == job_id, "No erasure of this job needs attention.")
+    _retry(session, by, Erasure.job_id == job_id, "No erasure of this job needs attention.")
 
 
-def _retry(session: Session, condition: ColumnElement[bool], otherwise: str) -> None:
+def _retry(session: Session, by: str, condition: ColumnElement[bool], otherwise: str) -> None:
     ids: Sequence[UUID] = session.scalars(
         select(Erasure.id).where(condition, Erasure.status == ErasureStatus.NEEDS_ATTENTION)
     ).all()
@@ -50,7 +52,7 @@ def _retry(session: Session, condition: ColumnElement[bool], otherwise: str) -> 
         ids,
         ErasureStatus.PENDING,
         values={"job_id": None, "problem": None},
-        facts={"retried": True},
+        facts={"retried": True, "by": by},
     )
     if not moved:
         raise Conflict(otherwise)

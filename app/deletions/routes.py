@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import queue
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.deletions import cancelling, retrying, schemas, service
+from app.deletions import cancelling, intake, retrying, schemas, service
 from app.errors import (
     Conflict,
     IdempotencyKeyReused,
@@ -21,7 +21,7 @@ from app.errors import (
 )
 from app.privacy import digest_for
 from app.problems import responses
-from app.security import Caller
+from app.security import Reader, Restarter, Submitter, Withdrawer
 from app.settings import settings
 from app.statuses import RequestStatus
 from app.tables import DeletionRequest
@@ -49,66 +49,68 @@ IdempotencyKey = Annotated[
 )
 def submit(
     body: schemas.NewDeletionRequest,
-    caller: Caller,
+    caller: Submitter,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> schemas.DeletionRequestAnswer:
     """Ask for samples to be forgotten. When this answers 202, the request is stored for good."""
     id_key = settings().required_id_key()
-    intake = service.take_in(
-        service.Submission(
+    taken_in = intake.take_in(
+        intake.Submission(
             body.sample_ids, body.model, body.regulation, body.reference, body.reason
         ),
         id_key,
     )
     key_digest = idempotency_key and digest_for(id_key, "idempotency-key", idempotency_key.encode())
     with transaction() as session:
-        request, is_new = service.submit(session, caller.name, intake, key_digest or None)
-        answer = _describe(session, [request])[0]
+        asked = intake.Asked(caller.name, taken_in, key_digest or None)
+        taken = intake.submit(session, asked)
+        answer = _describe(session, [taken.request])[0]
         reach(CrashPoint.SUBMIT_BEFORE_COMMIT)
     # Committed: only now may anybody act on it or hear of it.
     reach(CrashPoint.SUBMIT_BEFORE_NUDGE)
-    if is_new:
+    if taken.is_new:
         queue.nudge(queue.PLAN)
     reach(CrashPoint.SUBMIT_BEFORE_ANSWER)
-    response.headers["Location"] = f"{router.prefix}/{request.id}"
+    response.headers["Location"] = f"{router.prefix}/{taken.request.id}"
     response.headers.update(retry_after())
     return answer
 
 
 @router.get("", responses=responses(*COMMON, InvalidCursor))
 def browse(
-    _: Caller,
+    caller: Reader,
     status: RequestStatus | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> schemas.DeletionRequestPage:
-    """List deletion requests, newest first."""
+    """List the deletion requests that the caller may see, newest first."""
     with transaction() as session:
-        page = service.browse(session, status, cursor, limit)
+        page = service.browse(session, status, cursor, limit, caller.only_of)
         return schemas.DeletionRequestPage(
             items=_describe(session, list(page.rows)), next_cursor=page.next_cursor
         )
 
 
 @router.get("/{request_id}", responses=responses(*COMMON, NotFound))
-def get(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRequestAnswer:
+def get(request_id: UUID, caller: Reader, response: Response) -> schemas.DeletionRequestAnswer:
     """Say where a request stands."""
     with transaction() as session:
-        answer = _describe(session, [service.get(session, request_id)])[0]
+        answer = _describe(session, [service.get(session, request_id, caller.only_of)])[0]
     if answer.finished_at is None:
         response.headers.update(retry_after())
     return answer
 
 
 @router.post("/{request_id}/cancel", responses=responses(*COMMON, NotFound, TooLate))
-def cancel(request_id: UUID, _: Caller) -> schemas.CancellationAnswer:
+def cancel(request_id: UUID, caller: Withdrawer) -> schemas.CancellationAnswer:
     """Withdraw a request, and say for which models it was too late.
 
     Those that have forgotten its samples do not get them back. Once more changes nothing.
     """
     with transaction() as session:
-        outcome = cancelling.cancel(session, request_id)
+        service.get(session, request_id, caller.only_of)
+        outcome = cancelling.cancel(session, request_id, caller.name)
         names = service.model_names(session, [*outcome.cancelled, *outcome.too_late])
         answer = schemas.CancellationAnswer(
             request=_describe(session, [service.get(session, request_id)])[0],
@@ -130,10 +132,10 @@ def cancel(request_id: UUID, _: Caller) -> schemas.CancellationAnswer:
         **responses(*COMMON, NotFound, Conflict),
     },
 )
-def retry(request_id: UUID, _: Caller, response: Response) -> schemas.DeletionRequestAnswer:
+def retry(request_id: UUID, caller: Restarter, response: Response) -> schemas.DeletionRequestAnswer:
     """Try again what needs attention, after its cause was seen to."""
     with transaction() as session:
-        retrying.retry_request(session, request_id)
+        retrying.retry_request(session, request_id, caller.name)
         answer = _describe(session, [service.get(session, request_id)])[0]
     reach(CrashPoint.RETRY_AFTER_COMMIT)
     queue.nudge(queue.PLAN)

@@ -14,7 +14,7 @@ from app.exports import formats, summary
 from app.exports.formats import MEDIA_TYPES, Format
 from app.exports.records import Period, records
 from app.problems import responses
-from app.security import Caller
+from app.security import Auditor
 from app.wire import COMMON, Answer
 
 router = APIRouter(prefix="/v1/exports", tags=["exports"], responses=responses(*COMMON))
@@ -64,7 +64,7 @@ class SummaryAnswer(Answer):
 
 @router.get("/requests", response_class=StreamingResponse, responses=_FILE)
 def requests(
-    _: Caller, since: Since, until: Until, written: Written = Format.JSONL
+    _: Auditor, since: Since, until: Until, written: Written = Format.JSONL
 ) -> StreamingResponse:
     """Stream how each request of a period was handled, for GDPR Art. 5(2) and 11 CCR § 7101."""
     period = _period(since, until)
@@ -76,7 +76,7 @@ def requests(
 
 
 @router.get("/summary")
-def yearly(_: Caller, since: Since, until: Until) -> SummaryAnswer:
+def yearly(_: Auditor, since: Since, until: Until) -> SummaryAnswer:
     """Count the requests of a period by year and regulation, with median days (11 CCR § 7102)."""
     with transaction() as session:
         rows = summary.years(session, _period(since, until))

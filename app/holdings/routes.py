@@ -10,7 +10,7 @@ from app.holdings import schemas, service
 from app.problems import responses
 from app.registry import service as registry
 from app.registry.schemas import Number
-from app.security import Caller
+from app.security import Auditor
 from app.wire import COMMON, Cursor, Digest, Limit, Name
 
 router = APIRouter(tags=["models"])
@@ -26,7 +26,7 @@ WeightsDigest = Annotated[
     responses=responses(*COMMON, NotFound, InvalidCursor),
 )
 def deletions(
-    name: Name, number: Number, _: Caller, cursor: Cursor = None, limit: Limit = 50
+    name: Name, number: Number, _: Auditor, cursor: Cursor = None, limit: Limit = 50
 ) -> schemas.DeletionPage:
     """List the deletions that a version includes: its own, and those of every version before it."""
     with transaction() as session:
@@ -49,7 +49,7 @@ def deletions(
 @router.get("/v1/samples/{sample_digest}", responses=responses(*COMMON, NotFound))
 def sample(
     sample_digest: schemas.SampleDigest,
-    _: Caller,
+    _: Auditor,
     version: WeightsDigest = None,
 ) -> schemas.SampleAnswer:
     """Say which models were trained on a sample, and whether they are still."""

@@ -11,7 +11,7 @@ from app.deletions import retrying
 from app.errors import Conflict, InvalidCursor, NotFound
 from app.jobs import schemas, service
 from app.problems import responses
-from app.security import Caller
+from app.security import JobReader, Restarter
 from app.statuses import JobStatus
 from app.wire import COMMON, Cursor, Limit, accepted, retry_after
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(*COMMON
 
 @router.get("", responses=responses(InvalidCursor))
 def browse(
-    _: Caller,
+    _: JobReader,
     status: JobStatus | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -35,7 +35,7 @@ def browse(
 
 
 @router.get("/{job_id}", responses=responses(NotFound))
-def get(job_id: UUID, _: Caller, response: Response) -> schemas.JobAnswer:
+def get(job_id: UUID, _: JobReader, response: Response) -> schemas.JobAnswer:
     """Say how far a job is and what its methods achieved."""
     with transaction() as session:
         answer = schemas.describe(service.get(session, job_id))
@@ -52,10 +52,10 @@ def get(job_id: UUID, _: Caller, response: Response) -> schemas.JobAnswer:
         **responses(NotFound, Conflict),
     },
 )
-def retry(job_id: UUID, _: Caller, response: Response) -> schemas.JobAnswer:
+def retry(job_id: UUID, caller: Restarter, response: Response) -> schemas.JobAnswer:
     """Try again, in a new job, what this one left in need of attention."""
     with transaction() as session:
-        retrying.retry_job(session, job_id)
+        retrying.retry_job(session, job_id, caller.name)
         answer = schemas.describe(service.get(session, job_id))
     reach(CrashPoint.RETRY_AFTER_COMMIT)
     queue.nudge(queue.PLAN)

@@ -11,7 +11,7 @@ from app.errors import AddressRefused, Conflict, InvalidCursor, NotFound
 from app.problems import responses
 from app.recall import notices, schemas, service
 from app.recall.notices import NOTICES
-from app.security import Caller
+from app.security import Deployer, NoticeReader
 from app.wire import COMMON, WITH_BODY, Cursor, Limit, Name
 
 RECIPIENTS = "/v1/models/{name}/recipients"
@@ -38,7 +38,7 @@ Age = Annotated[
     },
 )
 def register(
-    name: Name, body: schemas.NewRecipient, _: Caller, response: Response
+    name: Name, body: schemas.NewRecipient, _: Deployer, response: Response
 ) -> schemas.RegisteredRecipient:
     """Register somebody who runs the model: told of later withdrawals, not of earlier ones."""
     with transaction() as session:
@@ -50,7 +50,7 @@ def register(
 
 @router.get(RECIPIENTS, responses=responses(*COMMON, NotFound, InvalidCursor))
 def browse(
-    name: Name, _: Caller, removed: bool = False, cursor: Cursor = None, limit: Limit = 50
+    name: Name, _: NoticeReader, removed: bool = False, cursor: Cursor = None, limit: Limit = 50
 ) -> schemas.RecipientPage:
     """List a model's recipients, newest first; with `removed`, those of former times, too."""
     with transaction() as session:
@@ -62,7 +62,7 @@ def browse(
 
 
 @router.get(RECIPIENTS + "/{recipient_id}", responses=responses(*COMMON, NotFound))
-def get(name: Name, recipient_id: UUID, _: Caller) -> schemas.RecipientAnswer:
+def get(name: Name, recipient_id: UUID, _: NoticeReader) -> schemas.RecipientAnswer:
     """Return one recipient, also one that was removed."""
     with transaction() as session:
         (view,) = service.views(session, [service.find(session, name, recipient_id)])
@@ -74,7 +74,7 @@ def get(name: Name, recipient_id: UUID, _: Caller) -> schemas.RecipientAnswer:
     status_code=status.HTTP_204_NO_CONTENT,
     responses=responses(*COMMON, NotFound),
 )
-def remove(name: Name, recipient_id: UUID, _: Caller) -> None:
+def remove(name: Name, recipient_id: UUID, _: Deployer) -> None:
     """Tell a recipient of no further withdrawals. Its notices stay, and stay open."""
     with transaction() as session:
         service.remove(session, name, recipient_id)
@@ -86,7 +86,7 @@ def remove(name: Name, recipient_id: UUID, _: Caller) -> None:
 def browse_of_recipient(
     name: Name,
     recipient_id: UUID,
-    _: Caller,
+    _: NoticeReader,
     acknowledged: bool | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -108,7 +108,7 @@ def browse_of_recipient(
 
 @router.get(NOTICES, responses=responses(*COMMON, InvalidCursor))
 def browse_notices(
-    _: Caller,
+    _: NoticeReader,
     acknowledged: bool | None = None,
     older_than: Age = None,
     cursor: Cursor = None,
@@ -129,7 +129,7 @@ def browse_notices(
 
 
 @router.get(NOTICES + "/{notice_id}", responses=responses(*COMMON, NotFound))
-def get_notice(notice_id: UUID, _: Caller) -> schemas.NoticeAnswer:
+def get_notice(notice_id: UUID, _: NoticeReader) -> schemas.NoticeAnswer:
     """Return one notice."""
     with transaction() as session:
         (view,) = service.notice_views(session, [service.find_notice(session, notice_id)])
@@ -137,7 +137,9 @@ def get_notice(notice_id: UUID, _: Caller) -> schemas.NoticeAnswer:
 
 
 @router.post(NOTICES + "/{notice_id}/acknowledgement", responses=responses(*WITH_BODY, NotFound))
-def acknowledge(notice_id: UUID, body: schemas.Acknowledgement, _: Caller) -> schemas.NoticeAnswer:
+def acknowledge(
+    notice_id: UUID, body: schemas.Acknowledgement, _: Deployer
+) -> schemas.NoticeAnswer:
     """Acknowledge a withdrawal. Once is enough: who did so first is kept."""
     with transaction() as session:
         row = service.acknowledge(session, notice_id, body.by)

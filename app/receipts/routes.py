@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from app.errors import Conflict, NotFound, NotSigning, RolledBack
 from app.problems import responses
 from app.receipts import service
-from app.security import Caller
+from app.security import Reader
 from app.wire import COMMON
 
 router = APIRouter(prefix="/v1/deletion-requests", tags=["deletion requests"])
@@ -27,10 +27,10 @@ _FILE: dict[int | str, dict[str, Any]] = {
     response_class=Response,
     responses={**_FILE, **responses(*COMMON, NotFound, Conflict, NotSigning, RolledBack)},
 )
-def receipt(request_id: UUID, _: Caller) -> Response:
+def receipt(request_id: UUID, caller: Reader) -> Response:
     """Return a finished request's receipt, which can be checked without this service."""
     return Response(
-        service.issue(request_id),
+        service.issue(request_id, caller.only_of),
         media_type="application/json",
         headers={
             "Content-Disposition": f'attachment; filename="receipt-{request_id}.json"',

@@ -26,11 +26,11 @@ FORMAT = "lethe-receipt-v1"
 LOOKS = 5
 
 
-def issue(request_id: UUID) -> bytes:
+def issue(request_id: UUID, only_of: str | None = None) -> bytes:
     """Return the receipt of a request as canonical JSON; it differs at each call in its dates.
 
     Raises:
-        NotFound: no request has this id.
+        NotFound: no request has this id, or it is another client's than the named one.
         Conflict: it is not finished.
         NotSigning: the log cannot be signed.
         Unavailable: the request changes all the time.
@@ -38,7 +38,7 @@ def issue(request_id: UUID) -> bytes:
     """
     for _ in range(LOOKS):
         with transaction() as session:
-            request = deletions.get(session, request_id)
+            request = deletions.get(session, request_id, only_of)
             if request.finished_at is None:
                 raise Conflict(f"The request is {request.status}; its receipt comes with its end.")
         # Before the reading: what is told of is in the log that this head covers.

@@ -29,7 +29,7 @@ from app.errors import (
 from app.problems import responses
 from app.registry import schemas, service, weights
 from app.retention import plans, withdrawn
-from app.security import Caller
+from app.security import Deployer, ModelReader, ModelWriter
 from app.settings import settings
 from app.statuses import ModelStatus, VersionStatus
 from app.tables import ModelVersion, RegisteredModel
@@ -59,7 +59,7 @@ IfNoneMatch = Annotated[str | None, Header(max_length=2_000)]
         }
     },
 )
-async def upload(request: Request, _: Caller, response: Response) -> schemas.CheckpointAnswer:
+async def upload(request: Request, _: ModelWriter, response: Response) -> schemas.CheckpointAnswer:
     """Store a safetensors file. It is streamed to the disk and never held in memory whole."""
     with _store().incoming(settings().checkpoint_limit) as file:
         try:
@@ -74,7 +74,7 @@ async def upload(request: Request, _: Caller, response: Response) -> schemas.Che
 
 
 @router.get(CHECKPOINTS + "/{digest}", responses=responses(*COMMON, NotFound, Gone))
-def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
+def get_checkpoint(digest: str, _: ModelWriter) -> schemas.CheckpointAnswer:
     """Say whether a checkpoint is stored."""
     if DIGEST_PATTERN.fullmatch(digest):
         with transaction() as session:
@@ -93,7 +93,7 @@ def get_checkpoint(digest: str, _: Caller) -> schemas.CheckpointAnswer:
         **responses(*WITH_BODY, Gone, UnknownCheckpoint, NameTaken),
     },
 )
-def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.ModelAnswer:
+def register(body: schemas.NewModel, _: ModelWriter, response: Response) -> schemas.ModelAnswer:
     """Register a model. A worker checks it; then it is `ready`, or `rejected` with all reasons."""
     with transaction() as session:
         # Held, or a scrub could remove it as nobody's before the row says whose it is.
@@ -111,7 +111,7 @@ def register(body: schemas.NewModel, _: Caller, response: Response) -> schemas.M
 
 @router.get("/v1/models", responses=responses(*COMMON, InvalidCursor))
 def browse(
-    _: Caller,
+    _: ModelReader,
     status: ModelStatus | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -131,7 +131,7 @@ def browse(
 
 
 @router.get("/v1/models/{name}", responses=responses(*COMMON, NotFound))
-def get(name: Name, _: Caller, response: Response) -> schemas.ModelAnswer:
+def get(name: Name, _: ModelReader, response: Response) -> schemas.ModelAnswer:
     """Return one model."""
     with transaction() as session:
         model = service.get(session, name)
@@ -143,7 +143,7 @@ def get(name: Name, _: Caller, response: Response) -> schemas.ModelAnswer:
 
 
 @router.get("/v1/models/{name}/versions", responses=responses(*COMMON, NotFound))
-def versions(name: Name, _: Caller) -> schemas.VersionList:
+def versions(name: Name, _: ModelReader) -> schemas.VersionList:
     """Return a model's versions, oldest first."""
     with transaction() as session:
         model = service.get(session, name)
@@ -153,7 +153,7 @@ def versions(name: Name, _: Caller) -> schemas.VersionList:
 
 
 @router.get("/v1/models/{name}/versions/{number}", responses=responses(*COMMON, NotFound))
-def version(name: Name, number: schemas.Number, _: Caller) -> schemas.VersionAnswer:
+def version(name: Name, number: schemas.Number, _: ModelReader) -> schemas.VersionAnswer:
     """Return one version."""
     with transaction() as session:
         model = service.get(session, name)
@@ -161,7 +161,7 @@ def version(name: Name, number: schemas.Number, _: Caller) -> schemas.VersionAns
 
 
 @router.get("/v1/models/{name}/current", responses=responses(*COMMON, NotFound, NoCurrentVersion))
-def current(name: Name, _: Caller) -> schemas.VersionAnswer:
+def current(name: Name, _: ModelReader) -> schemas.VersionAnswer:
     """Return the version to serve now."""
     with transaction() as session:
         model = service.get(session, name)
@@ -186,7 +186,7 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
         **responses(*COMMON, Malformed, NotFound, NoCurrentVersion, RangeNotSatisfiable),
     },
 )
-def current_weights(name: Name, _: Caller, if_none_match: IfNoneMatch = None) -> Response:
+def current_weights(name: Name, _: Deployer, if_none_match: IfNoneMatch = None) -> Response:
     """Download the current weights."""
     with transaction() as session:
         found = service.current(session, service.get(session, name))
@@ -199,7 +199,7 @@ def current_weights(name: Name, _: Caller, if_none_match: IfNoneMatch = None) ->
     responses={**_DOWNLOAD, **responses(*COMMON, Malformed, NotFound, Gone, RangeNotSatisfiable)},
 )
 def version_weights(
-    name: Name, number: schemas.Number, _: Caller, if_none_match: IfNoneMatch = None
+    name: Name, number: schemas.Number, _: Deployer, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Download the weights of one version, unless it was withdrawn: it still holds the data."""
     with transaction() as session:
@@ -224,7 +224,7 @@ _SIGNATURE: dict[int | str, dict[str, Any]] = {
     response_class=Response,
     responses={**_SIGNATURE, **responses(*COMMON, NotFound, NoCurrentVersion)},
 )
-def current_signature(name: Name, _: Caller) -> Response:
+def current_signature(name: Name, _: Deployer) -> Response:
     """Download the signature of the current weights."""
     with transaction() as session:
         found = service.current(session, service.get(session, name))
@@ -236,7 +236,7 @@ def current_signature(name: Name, _: Caller) -> Response:
     response_class=Response,
     responses={**_SIGNATURE, **responses(*COMMON, NotFound, Gone)},
 )
-def version_signature(name: Name, number: schemas.Number, _: Caller) -> Response:
+def version_signature(name: Name, number: schemas.Number, _: Deployer) -> Response:
     """Download the signature of one version's weights, unless it was withdrawn, as they were."""
     with transaction() as session:
         found = service.version(session, service.get(session, name), number)

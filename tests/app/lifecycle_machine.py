@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.audit import service as audit
 from app.db import transaction
-from app.deletions import cancelling, retrying, service
+from app.deletions import cancelling, intake, retrying
 from app.deletions.clocks import Regulation
 from app.errors import IdempotencyKeyReused, LeaseLost, TooLate
 from app.jobs.leases import Job
@@ -146,11 +146,12 @@ class Lifecycle(RuleBasedStateMachine):
 
     def send(self, asked: frozenset[str], only: Model | None, key: str | None) -> tuple[UUID, bool]:
         name = None if only is None else f"model-{self.world.models.index(only)}"
-        submission = service.Submission(sorted(asked), name, Regulation.GDPR, None, None)
-        intake = service.take_in(submission, self.given.id_key)
+        submission = intake.Submission(sorted(asked), name, Regulation.GDPR, None, None)
+        taken_in = intake.take_in(submission, self.given.id_key)
         with transaction() as session:
-            request, is_new = service.submit(session, "client", intake, key and key.encode())
-        return request.id, is_new
+            asked = intake.Asked("client", taken_in, key and key.encode())
+            taken = intake.submit(session, asked)
+        return taken.request.id, taken.is_new
 
     def plan(self, *_: object) -> None:
         busy = {batch.model for batch in self.world.unfinished()}
@@ -225,7 +226,7 @@ class Lifecycle(RuleBasedStateMachine):
         expected = self.world.withdraw(promise)
         try:
             with transaction() as session:
-                answer = cancelling.cancel(session, promise.id)
+                answer = cancelling.cancel(session, promise.id, "client")
         except TooLate:
             assert expected is None
         else:

@@ -33,7 +33,7 @@ def cancel(location: str) -> Cancellation | None:
     """Withdraw a request; None says that it was too late."""
     try:
         with transaction() as session:
-            return cancelling.cancel(session, id_of(location))
+            return cancelling.cancel(session, id_of(location), "client")
     except TooLate:
         return None
 
@@ -132,7 +132,7 @@ def test_a_publication_that_waited_for_a_withdrawal_is_void(
     submit("b")
     held = hold(plan()[0])
     with ExitStack() as waiting, transaction() as session:
-        cancelling.cancel(session, id_of(where))
+        cancelling.cancel(session, id_of(where), "client")
         published = waiting.enter_context(meanwhile(partial(try_to_publish, held)))
     assert published == [False]
 

@@ -86,7 +86,7 @@ def test_an_error_nobody_foresaw_is_a_problem_that_quotes_nothing(
     def fail(*_: object) -> None:
         raise ValueError("MARKED-sample-ID")
 
-    monkeypatch.setattr("app.deletions.service.submit", fail)
+    monkeypatch.setattr("app.deletions.intake.submit", fail)
     answer = client.post("/v1/deletion-requests", json={"sample_ids": ["MARKED-sample-ID"]})
     assert answer.status_code == 500
     assert answer.json()["type"] == "urn:lethe:problem:internal"

@@ -95,11 +95,11 @@ def release(job: Job) -> None:
         outcome.release(session, job)
 
 
-def try_again(retry: Callable[[Session, UUID], None], id_: UUID, *, possible: bool) -> bool:
+def try_again(retry: Callable[[Session, UUID, str], None], id_: UUID, *, possible: bool) -> bool:
     """Retry what needs attention; nothing does if it is not possible, and that must be said."""
     try:
         with transaction() as session:
-            retry(session, id_)
+            retry(session, id_, "operator")
     except Conflict:
         assert not possible, "something needs attention"
     else:
