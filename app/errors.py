@@ -7,6 +7,7 @@ LetheError
 │   ├── NotACheckpoint            422
 │   ├── UnknownCheckpoint         422
 │   ├── AddressRefused            422
+│   ├── NoCustomClock             422
 │   └── IdempotencyKeyReused      422
 ├── Malformed                     400  the body cannot be read
 ├── Unauthorized                  401
@@ -22,6 +23,7 @@ LetheError
 ├── StorageFailed                 507  the artifact store did not take the bytes
 ├── TooManyRequests               429
 └── Unavailable                   503  a dependency is down; nothing was stored
+    ├── TooManyStreams            503
     └── NotSigning                503  tree heads and receipts are not signed
         └── RolledBack            503  the log contradicts a tree head that it signed
 
@@ -82,6 +84,12 @@ class AddressRefused(Invalid):
     """Messages are not sent to such an address; the detail never quotes it."""
 
     slug, title = "address-refused", "No message is sent to this address"
+
+
+class NoCustomClock(Invalid):
+    """A request comes under a policy of one's own, and none is configured."""
+
+    slug, title = "no-custom-clock", "No clock of its own is configured"
 
 
 class IdempotencyKeyReused(Invalid):
@@ -179,6 +187,12 @@ class Unavailable(LetheError):
 
     status, slug, title = 503, "unavailable", "The service cannot store anything at the moment"
     headers: Mapping[str, str] | None = {"Retry-After": "5"}
+
+
+class TooManyStreams(Unavailable):
+    """The process keeps as many streams open as it may."""
+
+    slug, title = "too-many-streams", "No further stream can be opened"
 
 
 class NotSigning(Unavailable):

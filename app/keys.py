@@ -1,7 +1,8 @@
 """The private keys that this process signs with: read once, checked, and never shown.
 
-Two purposes, two keys: the *log* key signs tree heads and receipts, in the API and the scheduler;
-the *weights* key signs weights, in the workers, which also run other people's recipes.
+Three purposes, three keys: the *log* key signs tree heads and receipts, in the API and the
+scheduler; the *weights* key signs weights, in the workers, which also run other people's recipes;
+the *opendsr* key, for which a certificate vouches, signs what controllers get by OpenDSR.
 """
 
 import base64
@@ -68,6 +69,7 @@ class Purpose(StrEnum):
 
     LOG = "log"
     WEIGHTS = "weights"
+    OPENDSR = "opendsr"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,6 +120,17 @@ def weights_key() -> SigningKey:
 
     """
     return _load(Purpose.WEIGHTS, settings().weights_key, settings().weights_key_file)
+
+
+@cache
+def opendsr_key() -> SigningKey:
+    """Return the key of the answers and callbacks of OpenDSR.
+
+    Raises:
+        KeyRefused: there is none, it is no P-256 key, or it is not for production.
+
+    """
+    return _load(Purpose.OPENDSR, settings().opendsr_key, settings().opendsr_key_file)
 
 
 def create(purpose: Purpose) -> PrivateKey:

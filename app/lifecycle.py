@@ -1,27 +1,26 @@
-"""The allowed moves between statuses, as data, and the only functions that write a status.
+"""The only functions that write a status; ``app.moves`` says which moves are allowed.
 
-Each move appends its audit entry in the same transaction, so that the log has no gaps.
+Each move appends its audit entry in the same transaction, so that the log has no gaps, and has the
+clients concerned told of it.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, select, text, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.expression import Executable
 
 from app.audit import ledger
+from app.callbacks import announcing
 from app.errors import IllegalMove
-from app.statuses import (
-    ErasureStatus,
-    JobStatus,
-    LedgerStatus,
-    ModelStatus,
-    ReferenceStatus,
-    RequestStatus,
-    VersionStatus,
-)
+from app.moves import INITIAL, SUBJECTS, sources
 from app.tables import (
     DeletionRequest,
     Erasure,
@@ -44,118 +43,9 @@ Row = TypeVar(
 )
 Facts = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
-SUBJECTS: Mapping[type[Any], str] = {
-    RegisteredModel: "model",
-    ModelVersion: "version",
-    DeletionRequest: "deletion_request",
-    Erasure: "erasure",
-    UnlearningJob: "job",
-    ReferenceSet: "references",
-    GradientLedger: "ledger",
-}
-
-INITIAL: Mapping[type[Any], str] = {
-    RegisteredModel: ModelStatus.CHECKING,
-    ModelVersion: VersionStatus.CURRENT,
-    DeletionRequest: RequestStatus.PENDING,
-    Erasure: ErasureStatus.PENDING,
-    UnlearningJob: JobStatus.QUEUED,
-    ReferenceSet: ReferenceStatus.BUILDING,
-    GradientLedger: LedgerStatus.COMPUTING,
-}
-
-MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
-    RegisteredModel: {
-        ModelStatus.CHECKING: {ModelStatus.READY, ModelStatus.REJECTED},
-        ModelStatus.READY: set(),
-        ModelStatus.REJECTED: set(),
-    },
-    ModelVersion: {
-        VersionStatus.CURRENT: {VersionStatus.WITHDRAWN},
-        VersionStatus.WITHDRAWN: {VersionStatus.PURGED},
-        VersionStatus.PURGED: set(),
-    },
-    DeletionRequest: {
-        RequestStatus.PENDING: {
-            RequestStatus.IN_PROGRESS,
-            RequestStatus.COMPLETED,
-            RequestStatus.NOTHING_FOUND,
-            RequestStatus.NEEDS_ATTENTION,
-            RequestStatus.REJECTED,
-            RequestStatus.CANCELLED,
-        },
-        RequestStatus.IN_PROGRESS: {
-            RequestStatus.PENDING,
-            RequestStatus.COMPLETED,
-            RequestStatus.NEEDS_ATTENTION,
-            RequestStatus.CANCELLED,
-        },
-        RequestStatus.NEEDS_ATTENTION: {
-            RequestStatus.PENDING,
-            RequestStatus.IN_PROGRESS,
-            RequestStatus.COMPLETED,
-            RequestStatus.CANCELLED,
-        },
-        # A model that was still being checked when the request came may turn out to hold samples.
-        RequestStatus.NOTHING_FOUND: {RequestStatus.PENDING},
-        RequestStatus.COMPLETED: {RequestStatus.IN_PROGRESS},
-        RequestStatus.REJECTED: set(),
-        RequestStatus.CANCELLED: set(),
-    },
-    Erasure: {
-        ErasureStatus.PENDING: {
-            ErasureStatus.SCHEDULED,
-            ErasureStatus.COMPLETED,  # an earlier job forgot all its samples
-            ErasureStatus.REJECTED,
-            ErasureStatus.CANCELLED,
-        },
-        ErasureStatus.SCHEDULED: {
-            ErasureStatus.PENDING,
-            ErasureStatus.COMPLETED,
-            ErasureStatus.NEEDS_ATTENTION,
-            ErasureStatus.CANCELLED,
-        },
-        ErasureStatus.NEEDS_ATTENTION: {ErasureStatus.PENDING, ErasureStatus.CANCELLED},
-        ErasureStatus.COMPLETED: set(),
-        ErasureStatus.REJECTED: set(),
-        ErasureStatus.CANCELLED: set(),
-    },
-    UnlearningJob: {
-        JobStatus.QUEUED: {JobStatus.RUNNING, JobStatus.CANCELLED},
-        JobStatus.RUNNING: {
-            JobStatus.QUEUED,  # its lease ran out, or it was given back
-            JobStatus.CANCELLED,
-            JobStatus.PUBLISHED,
-            JobStatus.REFUSED,
-            JobStatus.FAILED,
-        },
-        JobStatus.PUBLISHED: set(),
-        JobStatus.REFUSED: set(),
-        JobStatus.FAILED: set(),
-        JobStatus.CANCELLED: set(),
-    },
-    ReferenceSet: {
-        ReferenceStatus.BUILDING: {
-            ReferenceStatus.READY,
-            ReferenceStatus.FAILED,
-            ReferenceStatus.DISCARDED,
-        },
-        ReferenceStatus.READY: {ReferenceStatus.DISCARDED},
-        ReferenceStatus.FAILED: {ReferenceStatus.DISCARDED},
-        ReferenceStatus.DISCARDED: set(),
-    },
-    GradientLedger: {
-        LedgerStatus.COMPUTING: {LedgerStatus.READY, LedgerStatus.FAILED, LedgerStatus.VOID},
-        LedgerStatus.READY: {LedgerStatus.VOID},
-        LedgerStatus.FAILED: {LedgerStatus.VOID},
-        LedgerStatus.VOID: set(),
-    },
-}
-
-
-def sources(table: type[Any], to: str) -> list[str]:
-    """Return the statuses from which a row may move to this one."""
-    return sorted(source for source, targets in MOVES[table].items() if to in targets)
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+# Where a session keeps the entries of a block.
+_TOLD = "lifecycle.told"
 
 
 def begin(session: Session, row: Row, facts: Mapping[str, Any]) -> Row:
@@ -182,20 +72,43 @@ def begin_missing(
 ) -> list[Row]:
     """Insert rows in their first status, but those whose unique columns are taken; return the new.
 
-    Whoever inserts the same ones at this moment is waited for.
+    All name the same columns, and each that has no default in the database. Whoever inserts the
+    same ones at this moment is waited for.
     """
     if not values:
         return []
-    statement = (
-        insert(table)
-        .on_conflict_do_nothing(index_elements=list(unique))
-        .returning(table)
-        .execution_options(populate_existing=True)
-    )
     given = [{"status": INITIAL[table], **of_one} for of_one in values]
-    rows = list(session.scalars(statement, given))
+    statement = _insertion(table, tuple(given[0]), tuple(each.key for each in unique))
+    rows = list(session.scalars(statement, {"given": json.dumps(given, default=_as_json)}))
     _report(session, rows, facts)
     return rows
+
+
+@cache
+def _insertion(table: type[Any], names: tuple[str, ...], unique: tuple[str, ...]) -> Executable:
+    # One statement with one parameter, however many rows. SQLAlchemy looks through a statement of
+    # its own making at each use, which takes longer than PostgreSQL does.
+    columns = table.__table__.c
+    types = (f"{name} {columns[name].type.compile(dialect=_DIALECT)}" for name in names)
+    inserted = text(
+        f"INSERT INTO {table.__tablename__} ({', '.join(names)}) "  # noqa: S608  our own names
+        f"SELECT * FROM json_to_recordset(CAST(:given AS json)) AS given ({', '.join(types)}) "
+        f"ON CONFLICT ({', '.join(unique)}) DO NOTHING "
+        f"RETURNING {', '.join(columns.keys())}"
+    ).columns(*columns)
+    return select(table).from_statement(inserted).execution_options(populate_existing=True)
+
+
+def _as_json(value: object) -> str:
+    """Return what PostgreSQL reads as the value of a column."""
+    match value:
+        case bytes():
+            return "\\x" + value.hex()
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+    raise TypeError(f"no column takes a {type(value).__name__}")
 
 
 def move(
@@ -248,9 +161,29 @@ def move_one(
     return rows[0]
 
 
-def _report(session: Session, rows: list[Row], facts: Facts) -> None:
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """Append the entries of all that begins and moves in this block in one statement, at its end.
+
+    Whoever leaves the block by an exception rolls back: nothing is appended then.
+    """
+    told: list[ledger.Entry] = []
+    session.info[_TOLD] = told
+    try:
+        yield
+    finally:
+        del session.info[_TOLD]
+    ledger.append(session, told)
+
+
+def _report(session: Session, rows: list[Any], facts: Facts) -> None:
     of = facts if callable(facts) else lambda _: facts
-    ledger.append(
-        session,
-        [ledger.Entry(f"{SUBJECTS[type(row)]}.{row.status}", row.id, of(row)) for row in rows],
-    )
+    entries = [ledger.Entry(f"{SUBJECTS[type(row)]}.{row.status}", row.id, of(row)) for row in rows]
+    told = session.info.get(_TOLD)
+    if told is None:
+        ledger.append(session, entries)
+    else:
+        told += entries
+    requests = [row for row in rows if isinstance(row, DeletionRequest)]
+    if requests:
+        announcing.announce(session, requests)

@@ -1,6 +1,6 @@
 """Every error leaves as RFC 9457 problem details; none of them quotes what a client sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,11 +11,13 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from app import errors
 from app.errors import PROBLEM_TYPE_PREFIX, LetheError
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 log = structlog.get_logger()
 
@@ -111,14 +113,29 @@ def _pointer(problem: Mapping[str, Any]) -> str:
     return "/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
-def _http(_: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # registered for it
     phrase = HTTPStatus(error.status_code).phrase
     slug, detail = phrase.lower().replace(" ", "-"), "See /docs for what this service answers."
     if error.status_code == HTTPStatus.BAD_REQUEST:
         slug, phrase = errors.Malformed.slug, errors.Malformed.title
         detail = "The body cannot be read; send JSON in UTF-8."
-    return respond(error.status_code, slug, phrase, detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed(request))}
+    return respond(error.status_code, slug, phrase, detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of a path; the first route that has it knows its own alone."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 def _database_down(request: Request, error: Exception) -> Response:

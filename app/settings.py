@@ -18,6 +18,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.custom_clock import OptionalClock
+from app.issuer_url import may_be_asked
+
 MEBIBYTE = 1024**2
 # Shorter secrets can be guessed; 32 characters is what `openssl rand -hex 16` prints.
 SHORTEST_SECRET = 32
@@ -65,6 +68,10 @@ def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
+def _none_if_off(value: object) -> object:
+    return None if value in ("", "0", 0) else value
+
+
 def _http_url(url: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(url.get_secret_value())
@@ -85,7 +92,20 @@ def _known_zone(zone: ZoneInfo) -> ZoneInfo:
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 PrivateKey = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
+OptionalSecret = Annotated[
+    Annotated[SecretStr, AfterValidator(_strong)] | None, BeforeValidator(_none_if_empty)
+]
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
+Rate = Annotated[
+    Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8} ?/ ?(second|minute|hour|day)$")] | None,
+    BeforeValidator(_none_if_off),
+]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+# A name as certificates have it, and a port if it is not the usual one.
+OptionalDomain = Annotated[
+    Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$")] | None,
+    BeforeValidator(_none_if_empty),
+]
 # Separated by spaces or commas; NoDecode, because pydantic would read the variable as JSON.
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_listed)]
 # Secrets, since a path or a query may hold a token.
@@ -111,13 +131,32 @@ class Settings(BaseSettings):
     artifacts_folder: Path = Path("artifacts")
 
     # Secrets; each process gets only those that it needs
-    api_key: Secret | None = Field(None, description="Bearer key of the API; needed by it alone.")
+    api_key: OptionalSecret = Field(
+        None, description="The operator's bearer key, with every scope; for the API alone."
+    )
     id_key: Secret | None = Field(None, description="HMAC key of sample IDs; API and workers.")
     # Private keys, as PEM, as one line of base64 (PKCS #8 in DER), or in a file; see app/keys.py.
     log_key: PrivateKey = Field(None, description="Ed25519; API and scheduler.")
     log_key_file: OptionalPath = None
     weights_key: PrivateKey = Field(None, description="ECDSA P-256; workers.")
     weights_key_file: OptionalPath = None
+    opendsr_key: PrivateKey = Field(None, description="ECDSA P-256; API and scheduler.")
+    opendsr_key_file: OptionalPath = None
+
+    # Under which name controllers reach this service by OpenDSR, and who vouches for its key
+    opendsr_domain: OptionalDomain = None
+    opendsr_certificate_file: OptionalPath = None
+
+    # Who issues bearer tokens, if anybody does, and what their claims are called
+    oidc_issuer: OptionalText = None
+    oidc_audience: OptionalText = None
+    oidc_jwks_url: OptionalText = None
+    oidc_scope_claim: Annotated[str, Field(min_length=1)] = "scope"
+    oidc_client_claim: OptionalText = None
+
+    # How often a client may call, and an address may fail to say who it is
+    rate_limit: Rate = None
+    failed_login_limit: Rate = None
 
     # Signed tree heads, and who is shown them
     head_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=1)
@@ -136,9 +175,17 @@ class Settings(BaseSettings):
         ByteSize(8 * MEBIBYTE)
     )
     checkpoint_limit: ByteSize = ByteSize(16 * 1024 * MEBIBYTE)
+    # A bulk intake in which nothing moves for so long ends; its client can go on with another.
+    bulk_patience: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=1)
 
     # Where the days of a legal deadline begin and end
     time_zone: TimeZone = ZoneInfo("UTC")
+    custom_clock: OptionalClock = Field(
+        None, description="JSON: the clock of requests whose regulation is `custom`."
+    )
+
+    # Whether requests wait for an approval
+    review: Literal["automatic", "manual"] = "automatic"
 
     # The planner and the jobs
     plan_interval: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=5)
@@ -166,6 +213,19 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _issuer_is_whole(self) -> Self:
+        if self.oidc_issuer is None:
+            if self.oidc_audience is not None or self.oidc_jwks_url is not None:
+                raise ValueError("LETHE_OIDC_ISSUER says whose tokens are believed; set it, too")
+            return self
+        if self.oidc_audience is None:
+            raise ValueError("LETHE_OIDC_AUDIENCE must say which tokens are meant for this service")
+        for url in filter(None, (self.oidc_issuer, self.oidc_jwks_url)):
+            if not may_be_asked(url, plain_http=self.mode == "embedded"):
+                raise ValueError("LETHE_OIDC_ISSUER and LETHE_OIDC_JWKS_URL must be https:// URLs")
+        return self
+
+    @model_validator(mode="after")
     def _keys_differ(self) -> Self:
         if self.api_key is not None and self.api_key == self.id_key:
             raise ValueError("LETHE_API_KEY and LETHE_ID_KEY must differ: clients know the first")
@@ -182,16 +242,9 @@ class Settings(BaseSettings):
             raise RuntimeError("LETHE_ID_KEY is not set; this process digests sample IDs")
         return self.id_key.get_secret_value().encode()
 
-    def required_api_key(self) -> str:
-        """Return the API's bearer key.
-
-        Raises:
-            RuntimeError: LETHE_API_KEY is not set in this process.
-
-        """
-        if self.api_key is None:
-            raise RuntimeError("LETHE_API_KEY is not set; the API is closed without it")
-        return self.api_key.get_secret_value()
+    def root_key(self) -> str | None:
+        """Return the operator's bearer key, if there is one."""
+        return None if self.api_key is None else self.api_key.get_secret_value()
 
 
 @cache

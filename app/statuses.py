@@ -1,4 +1,4 @@
-"""Where things can stand; ``app.lifecycle`` says how they move."""
+"""Where things can stand; ``app.moves`` says how they move."""
 
 from enum import StrEnum
 
@@ -23,6 +23,7 @@ class RequestStatus(StrEnum):
     """Where the promise to a person stands."""
 
     PENDING = "pending"
+    HELD = "held"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     NOTHING_FOUND = "nothing_found"
@@ -31,10 +32,37 @@ class RequestStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class DecisionAction(StrEnum):
+    """What somebody may decide about a request."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    REOPEN = "reopen"
+    EXTEND = "extend"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CONFIRM = "confirm"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+class DenialReason(StrEnum):
+    """Why a request is rejected: the list of the Data Rights Protocol 1.0."""
+
+    SUSPECTED_FRAUD = "suspected_fraud"
+    INSUF_VERIFICATION = "insuf_verification"
+    NO_MATCH = "no_match"
+    CLAIM_NOT_COVERED = "claim_not_covered"
+    OUTSIDE_JURISDICTION = "outside_jurisdiction"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    OTHER = "other"
+
+
 class ErasureStatus(StrEnum):
     """Where one model's part of the promise stands."""
 
     PENDING = "pending"
+    PAUSED = "paused"
     SCHEDULED = "scheduled"
     COMPLETED = "completed"
     NEEDS_ATTENTION = "needs_attention"

@@ -1,13 +1,23 @@
 """Types that requests and answers of several routes share."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from math import ceil
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
+from app import pages
 from app.artifacts import DIGEST_PATTERN
 from app.errors import (
     ContentTooLarge,
@@ -22,6 +32,8 @@ from app.errors import (
 from app.settings import settings
 from app.tables import ModelVersion
 
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII)
+
 
 def _storable(text: str) -> str:
     if "\0" in text:
@@ -29,12 +41,30 @@ def _storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+def _written_out(given: object) -> object:
+    # Else a number would be taken for the seconds since 1970.
+    if not (isinstance(given, str) and _DATE_TIME.fullmatch(given)):
+        raise ValueError("must be a date and time with a zone, as in RFC 3339")
+    return given
+
+
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    # Tells readers of the description what the validator refuses.
+    Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}),
+]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST_PATTERN.pattern}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 Cursor = Annotated[
     str | None,
-    Query(max_length=200, description="`next_cursor` of the page before; leave out for the first."),
+    Query(
+        max_length=200,
+        description="`next_cursor` of the page before; leave out for the first.",
+        # Told, and not checked here: what was made up is an invalid cursor, not an invalid request.
+        json_schema_extra={"pattern": pages.PATTERN},
+    ),
 ]
 Limit = Annotated[int, Query(ge=1, le=200, description="Rows in a page.")]
 

@@ -5,13 +5,14 @@
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from embedded.commands import LETHE, SCRUB, SECRETS, Program
+from embedded.commands import API_KEY, LETHE, SCRUB, SECRETS, Program
 from embedded.environment import environment_for, secrets_of
 from embedded.errors import EmbeddedError, FolderRefused
 from embedded.postgres import DATABASE, ROLE
@@ -93,7 +94,7 @@ def run(supervisor: Supervisor) -> int:
     try:
         with supervisor:
             say(f"API      {supervisor.url}/docs")
-            say(f"API key  {supervisor.api_key}")
+            say(f"API key  {describe_key(supervisor)}")
             say(f"Logs     {supervisor.logs}")
             supervisor.wait()
     except KeyboardInterrupt:
@@ -102,6 +103,14 @@ def run(supervisor: Supervisor) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def describe_key(supervisor: Supervisor) -> str:
+    """Say the key once, at the first start, and later on where it is; a terminal is remembered."""
+    place = f"`api_key` in {supervisor.folder / SECRETS_FILE}"
+    if supervisor.key_is_new:
+        return f"{supervisor.api_key} (shown this once; kept as {place})"
+    return f"that of {API_KEY}" if os.environ.get(API_KEY) else place
 
 
 def operate(program: Program, options: argparse.Namespace) -> int:

@@ -12,7 +12,13 @@ ID_KEY = "LETHE_ID_KEY"
 # A private key is handed on by its name or by that of a file, whichever there is.
 LOG_KEY, LOG_KEY_FILE = "LETHE_LOG_KEY", "LETHE_LOG_KEY_FILE"
 WEIGHTS_KEY, WEIGHTS_KEY_FILE = "LETHE_WEIGHTS_KEY", "LETHE_WEIGHTS_KEY_FILE"
-SECRETS = (API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY, WEIGHTS_KEY_FILE)
+OPENDSR_KEY, OPENDSR_KEY_FILE = "LETHE_OPENDSR_KEY", "LETHE_OPENDSR_KEY_FILE"
+# No secret, and like one: the file that fits the key goes with it.
+OPENDSR_CERTIFICATE_FILE = "LETHE_OPENDSR_CERTIFICATE_FILE"
+SECRETS = (
+    *(API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY, WEIGHTS_KEY_FILE),
+    *(OPENDSR_KEY, OPENDSR_KEY_FILE, OPENDSR_CERTIFICATE_FILE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,12 @@ API = Program(
         # download may go on for a while when the process is asked to end, and not for ever.
         *("--no-access-log", "--timeout-graceful-shutdown", "30"),
     ),
-    secrets=frozenset({API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE}),
+    secrets=frozenset(
+        {
+            *(API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE),
+            *(OPENDSR_KEY, OPENDSR_KEY_FILE, OPENDSR_CERTIFICATE_FILE),
+        }
+    ),
 )
 
 WORKER = Program(
@@ -61,7 +72,8 @@ SCHEDULER = Program(
         *("--beat", "--scheduler", "celery.beat:Scheduler"),
         *("--queues", "control", "--pool", "solo", "--hostname", "scheduler@%h"),
     ),
-    secrets=frozenset({LOG_KEY, LOG_KEY_FILE}),
+    # It signs the log, and what controllers are told.
+    secrets=frozenset({LOG_KEY, LOG_KEY_FILE, OPENDSR_KEY, OPENDSR_KEY_FILE}),
 )
 
 PROGRAMS = (API, WORKER, SCHEDULER)

@@ -9,11 +9,19 @@ from embedded.commands import (
     ID_KEY,
     LOG_KEY,
     LOG_KEY_FILE,
+    OPENDSR_CERTIFICATE_FILE,
+    OPENDSR_KEY,
+    OPENDSR_KEY_FILE,
     WEIGHTS_KEY,
     WEIGHTS_KEY_FILE,
     Program,
 )
-from embedded.signing_keys import LOG_KEY_NAME, WEIGHTS_KEY_NAME
+from embedded.signing_keys import (
+    CERTIFICATE_NAME,
+    LOG_KEY_NAME,
+    OPENDSR_KEY_NAME,
+    WEIGHTS_KEY_NAME,
+)
 from embedded.state import Secrets
 
 
@@ -29,13 +37,20 @@ def secrets_of(folder: Path, own: Secrets) -> dict[str, str]:
     for key, file, name in (
         (LOG_KEY, LOG_KEY_FILE, LOG_KEY_NAME),
         (WEIGHTS_KEY, WEIGHTS_KEY_FILE, WEIGHTS_KEY_NAME),
+        (OPENDSR_KEY, OPENDSR_KEY_FILE, OPENDSR_KEY_NAME),
     ):
         chosen[key] = os.environ.get(key, "")
-        # The programs run in another folder than the user's.
-        chosen[file] = os.path.abspath(os.environ[file]) if os.environ.get(file) else ""
+        chosen[file] = _path(file)
         if not chosen[key] and not chosen[file]:
             chosen[file] = str(folder / name)
+    own_certificate = _path(OPENDSR_CERTIFICATE_FILE)
+    chosen[OPENDSR_CERTIFICATE_FILE] = own_certificate or str(folder / CERTIFICATE_NAME)
     return chosen
+
+
+def _path(name: str) -> str:
+    # The programs run in another folder than the user's.
+    return os.path.abspath(os.environ[name]) if os.environ.get(name) else ""
 
 
 def environment_for(

@@ -41,6 +41,7 @@ class Claim:
     secrets: Secrets
     lock: int  # a file descriptor; each program inherits it, see hold()
     created: bool  # just now, by us
+    has_new_secrets: bool = False  # made just now, too
 
 
 def generate() -> Secrets:
@@ -97,11 +98,12 @@ def claim(folder: Path) -> Iterator[Claim]:
     folder = folder.resolve()
     created = create(folder)
     with hold(folder) as lock:
+        is_first = not (folder / SECRETS_FILE).exists()
         loaded = load_secrets(folder)
         ensure_signing_keys(folder, folder / SECRETS_FILE)
         logs = folder / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        yield Claim(folder, logs, loaded, lock, created)
+        yield Claim(folder, logs, loaded, lock, created, is_first)
 
 
 @contextmanager

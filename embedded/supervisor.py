@@ -22,6 +22,7 @@ from embedded.keeper import Keeper
 from embedded.running import Running
 from embedded.server import HOST, free_port
 from embedded.servers import Servers
+from embedded.signing_keys import HOST_NAME
 from embedded.state import DEFAULT_FOLDER, Claim, claim
 from embedded.terminal import Tail
 
@@ -128,6 +129,7 @@ class Supervisor:
         self.logs = self.folder / "logs"
         self.url = ""
         self.api_key = ""
+        self.key_is_new = False  # made at this start, so that nobody has seen it
         self.urls = ("", "")  # of the database and of the broker, with their passwords
         self._asked_port = port
         self._programs = programs
@@ -211,12 +213,15 @@ class Supervisor:
         service = {
             "LETHE_MODE": "embedded",
             "LETHE_ARTIFACTS_FOLDER": str(artifacts),
+            "LETHE_OPENDSR_DOMAIN": f"{HOST_NAME}:{port}",
             "PYTHONUNBUFFERED": "1",
             DATABASE_URL: urls[0],
             BROKER_URL: urls[1],
         }
         secrets = secrets_of(claimed.folder, claimed.secrets)
         self.api_key = secrets[API_KEY]
+        own = claimed.secrets.api_key == self.api_key
+        self.key_is_new = own and claimed.has_new_secrets
         if self._migrations is not None:
             environment = environment_for(self._migrations, service, secrets)
             run_to_end(Application(self._migrations, port, environment, claimed))

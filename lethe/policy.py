@@ -194,11 +194,30 @@ class Retention(_Options):
         return _within_a_year(value)
 
 
+class Review(_Options):
+    """Which requests wait until somebody approves them; one approval holds for all models."""
+
+    approval: Literal["automatic", "manual"] = Field(
+        "automatic", description="`manual` holds every request that concerns this model."
+    )
+    hold_above: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="Hold those alone that name more samples than this; null for none."
+    )
+
+    def holds(self, samples: int) -> bool:
+        """Tell whether a request that names so many samples waits for an approval."""
+        beyond = self.hold_above is not None and samples > self.hold_above
+        return self.approval == "manual" or beyond
+
+
 class Policy(_Options):
     """How one model forgets."""
 
     batching: Batching = Batching()
-    ladder: Annotated[tuple[MethodName, ...], Field(min_length=1, max_length=8)] = (
+    ladder: Annotated[
+        tuple[MethodName, ...],
+        Field(min_length=1, max_length=8, json_schema_extra={"uniqueItems": True}),
+    ] = (
         "iau",
         "nabla_tau",
         "retrain",
@@ -209,6 +228,7 @@ class Policy(_Options):
     references: References = References()
     debt: Debt = Debt()
     retention: Retention = Retention()
+    review: Review = Review()
 
     @field_validator("ladder")
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import keys, lifecycle
+from app import keys, moves
 from app.keys import Purpose
 from embedded.commands import LOG_KEY, SCHEDULER, WEIGHTS_KEY, WORKER, Program
 from embedded.supervisor import command_line
@@ -80,7 +80,7 @@ def test_settings_alone_read_the_environment() -> None:
 
 
 def test_the_lifecycle_alone_writes_a_status() -> None:
-    tables = [table.__name__ for table in lifecycle.MOVES]
+    tables = [table.__name__ for table in moves.MOVES]
     writers = []
     for path in sources("app", "workers"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -108,9 +108,7 @@ def test_nothing_is_unpickled(word: str) -> None:
     assert users == []
 
 
-@pytest.mark.parametrize(
-    "missing", ["LETHE_API_KEY", "LETHE_ID_KEY", "LETHE_LOG_KEY", "LETHE_DATABASE_URL"]
-)
+@pytest.mark.parametrize("missing", ["LETHE_ID_KEY", "LETHE_LOG_KEY", "LETHE_DATABASE_URL"])
 def test_the_api_does_not_start_without_what_it_needs(
     environment: dict[str, str], missing: str
 ) -> None:

@@ -21,6 +21,7 @@ from app.derived import leasing, ledger_files
 from app.errors import NotSigning, RolledBack
 from app.jobs import leases, outcome
 from app.jobs.backoff import retrying
+from app.opendsr import announcing as _controllers  # noqa: F401  # tells them, and signs for it
 from app.recall.notices import Reminder
 from app.registry import checking
 from app.retention import purging

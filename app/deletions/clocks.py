@@ -20,10 +20,11 @@ from app.deletions.business_days import business_day_after
 
 
 class Regulation(StrEnum):
-    """The law that a request rests on."""
+    """The law that a request rests on; or a policy of one's own, whose clock is configured."""
 
     GDPR = "gdpr"
     CCPA = "ccpa"
+    CUSTOM = "custom"
     NONE = "none"
 
 

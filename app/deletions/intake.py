@@ -8,22 +8,27 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import LargeBinary, bindparam, func, insert, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from app import lifecycle
-from app.db import clock, lock
+from app.deletions import review
 from app.deletions.clocks import Regulation, due_at
-from app.deletions.settlement import match, settle
-from app.errors import Conflict, IdempotencyKeyReused, LetheError, UnknownModel
+from app.deletions.laws import law_of
+from app.deletions.samples import insert_samples
+from app.deletions.settlement import match_new, settle_new
+from app.errors import Conflict, IdempotencyKeyReused, LetheError, NoCustomClock, UnknownModel
 from app.privacy import digest_for, digest_sample_id, key_id
 from app.settings import settings
 from app.statuses import ModelStatus
-from app.tables import DeletionRequest, RegisteredModel, RequestedSample
+from app.tables import DeletionRequest, Erasure, RegisteredModel
 from lethe.verify.commitment import samples_commitment
 
 SALT_BYTES = 32
+# The time comes last, and PostgreSQL computes columns in their order.
+_LOCK_AND_CLOCK = """
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('lethe/registry', 0)), clock_timestamp()
+"""
 _KEY = (DeletionRequest.client, DeletionRequest.idempotency_key_digest)
 
 
@@ -67,6 +72,8 @@ class Taken:
     request: DeletionRequest
     is_new: bool
     """False for the answer to a repetition."""
+    erasures: Sequence[Erasure] = ()
+    """Of a new one, all that it has by now."""
 
 
 def take_in(submission: Submission, id_key: bytes) -> Intake:
@@ -92,6 +99,11 @@ def take_in(submission: Submission, id_key: bytes) -> Intake:
     )
 
 
+def key_digest(key: str, id_key: bytes) -> bytes:
+    """Return what is stored of an Idempotency-Key, which may hold personal data."""
+    return digest_for(id_key, "idempotency-key", key.encode())
+
+
 def submit(session: Session, asked: Asked) -> Taken:
     """Store one promise and what it concerns.
 
@@ -112,33 +124,58 @@ def submit_all(session: Session, asked: Sequence[Asked]) -> list[Taken | LetheEr
 
     A refusal concerns its own request alone; the others are stored.
     """
-    outcomes: dict[int, Taken | LetheError] = {}
-    _note_repetitions(session, asked, outcomes)
     # A model that becomes ready looks back at the requests that came during its check: this
     # lock makes sure that each request is either seen by it or sees its manifest.
-    lock(session, "registry", shared=True)
+    received_at = _begin(session)
     models = _models(session, {one.intake.model for one in asked if one.intake.model is not None})
-    for place, one in enumerate(asked):
-        refusal = _refusal(one, models)
-        if refusal is not None:
-            outcomes.setdefault(place, refusal)
-    received_at = clock(session)
+    outcomes: dict[int, Taken | LetheError] = {
+        place: refusal
+        for place, one in enumerate(asked)
+        if (refusal := _refusal(one, models)) is not None
+    }
+    # The same for all that come under one law at this moment.
+    due = {
+        regulation: due_at(law_of(regulation), received_at, settings().time_zone)
+        for regulation in {
+            one.intake.regulation for place, one in enumerate(asked) if place not in outcomes
+        }
+    }
     values = {
-        place: _values(one, models, received_at)
+        place: _values(one, models, received_at, due[one.intake.regulation])
         for place, one in enumerate(asked)
         if place not in outcomes
     }
     digests = {of_one["id"]: asked[place].intake.sample_digests for place, of_one in values.items()}
-    new = _insert(session, list(values.values()), digests)
+    named = {of_one["id"]: asked[place].intake.model for place, of_one in values.items()}
+    held = review.to_hold(
+        session,
+        [
+            review.Sought(id_, None if name is None else models[name], digests[id_])
+            for id_, name in named.items()
+        ],
+    )
+    for of_one in values.values():
+        of_one["held_at"] = received_at if of_one["id"] in held else None
+    with lifecycle.together(session):
+        new = _insert(session, list(values.values()), digests)
+        erasures = match_new(session, new.values(), digests)
+        settle_new(session, new.values(), erasures)
+    of_each: dict[UUID, list[Erasure]] = {}
+    for erasure in erasures:
+        of_each.setdefault(erasure.request_id, []).append(erasure)
     outcomes |= {
-        place: Taken(new[of_one["id"]], True)
+        place: Taken(new[of_one["id"]], True, of_each.get(of_one["id"], ()))
         for place, of_one in values.items()
         if of_one["id"] in new
     }
     _note_repetitions(session, asked, outcomes)
-    match(session, new.values())
-    settle(session, new)
     return [outcomes[place] for place in range(len(asked))]
+
+
+def _begin(session: Session) -> datetime:
+    """Share the lock ``registry`` of ``app.db``; return the database's time once it is held."""
+    at: datetime = session.connection().exec_driver_sql(_LOCK_AND_CLOCK).one()[1]
+    return at
 
 
 def _models(session: Session, names: Collection[str]) -> Mapping[str, RegisteredModel]:
@@ -149,6 +186,10 @@ def _models(session: Session, names: Collection[str]) -> Mapping[str, Registered
 
 
 def _refusal(one: Asked, models: Mapping[str, RegisteredModel]) -> LetheError | None:
+    try:
+        law_of(one.intake.regulation)
+    except NoCustomClock as refusal:
+        return refusal
     if one.intake.model is None:
         return None
     model = models.get(one.intake.model)
@@ -160,7 +201,10 @@ def _refusal(one: Asked, models: Mapping[str, RegisteredModel]) -> LetheError | 
 
 
 def _values(
-    one: Asked, models: Mapping[str, RegisteredModel], received_at: datetime
+    one: Asked,
+    models: Mapping[str, RegisteredModel],
+    received_at: datetime,
+    due: datetime | None,
 ) -> dict[str, Any]:
     intake = one.intake
     return {
@@ -176,7 +220,7 @@ def _values(
         "samples_salt": secrets.token_bytes(SALT_BYTES),
         "id_key_id": intake.id_key_id,
         "received_at": received_at,
-        "due_at": due_at(intake.regulation, received_at, settings().time_zone),
+        "due_at": due,
     }
 
 
@@ -192,15 +236,9 @@ def _insert(
         _KEY,
         lambda request: _facts(request, digests[request.id]),
     )
-    for request in rows:
-        of_request = bindparam("digests", list(digests[request.id]), ARRAY(LargeBinary))
-        session.execute(
-            insert(RequestedSample).from_select(
-                ["request_id", "sample_digest"],
-                select(literal(request.id), func.unnest(of_request)),
-            )
-        )
-    return {request.id: request for request in rows}
+    new = {request.id: request for request in rows}
+    insert_samples(session, {id_: digests[id_] for id_ in new})
+    return new
 
 
 def _facts(request: DeletionRequest, digests: Sequence[bytes]) -> Mapping[str, Any]:
@@ -211,17 +249,18 @@ def _facts(request: DeletionRequest, digests: Sequence[bytes]) -> Mapping[str, A
         "samples_commitment": samples_commitment(request.samples_salt, digests).hex(),
         "received_at": request.received_at.isoformat(),
         "due_at": request.due_at.isoformat() if request.due_at else None,
+        "approval": "automatic" if request.held_at is None else "manual",
     }
 
 
 def _note_repetitions(
     session: Session, asked: Sequence[Asked], outcomes: dict[int, Taken | LetheError]
 ) -> None:
-    """Answer those without an outcome whose Idempotency-Key came before."""
+    """Answer those that were not taken and whose Idempotency-Key came before."""
     keys = {
         place: (one.client, one.key_digest)
         for place, one in enumerate(asked)
-        if one.key_digest is not None and place not in outcomes
+        if one.key_digest is not None and not isinstance(outcomes.get(place), Taken)
     }
     if not keys:
         return

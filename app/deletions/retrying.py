@@ -7,9 +7,10 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app import lifecycle
+from app.deletions import decisions
 from app.deletions.settlement import settle
 from app.errors import Conflict, NotFound
-from app.statuses import ErasureStatus
+from app.statuses import DecisionAction, ErasureStatus
 from app.tables import DeletionRequest, Erasure, UnlearningJob
 
 
@@ -56,4 +57,20 @@ def _retry(session: Session, by: str, condition: ColumnElement[bool], otherwise:
     )
     if not moved:
         raise Conflict(otherwise)
-    settle(session, [erasure.request_id for erasure in moved])
+    requests = {erasure.request_id for erasure in moved}
+    # Of those whose clock stands still, it waits with the rest.
+    paused = set(
+        session.scalars(
+            select(DeletionRequest.id).where(
+                DeletionRequest.id.in_(requests), DeletionRequest.paused_at.is_not(None)
+            )
+        )
+    )
+    lifecycle.move(
+        session,
+        Erasure,
+        [erasure.id for erasure in moved if erasure.request_id in paused],
+        ErasureStatus.PAUSED,
+    )
+    decisions.record_all(session, sorted(requests), DecisionAction.RETRY, by)
+    settle(session, requests)

@@ -1,13 +1,18 @@
 """Find what requests concern, and sum up where they stand from their erasures."""
 
-from collections.abc import Collection
-from uuid import UUID
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
-from sqlalchemy import Integer, cast, exists, func, or_, select
+from sqlalchemy import ColumnElement, Integer, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app import lifecycle
 from app.db import now
+from app.deletions.review import hold_for, is_held
+from app.deletions.samples import Held, held_by_models
+from app.deletions.standing import FINISHED, status_of
 from app.errors import IllegalMove
 from app.statuses import ErasureStatus, ModelStatus, RequestStatus
 from app.tables import (
@@ -19,13 +24,23 @@ from app.tables import (
     RequestedSample,
 )
 
-FINISHED = (RequestStatus.COMPLETED, RequestStatus.NOTHING_FOUND, RequestStatus.CANCELLED)
+_CHECKING = "SELECT id, created_at FROM registered_models WHERE status = 'checking'"
 
 
 def match(
-    session: Session, requests: Collection[DeletionRequest], model_id: UUID | None = None
-) -> None:
-    """Add an erasure for each ready model, or this one, that was trained on requested samples."""
+    session: Session,
+    requests: Collection[DeletionRequest],
+    model_id: UUID | None = None,
+    *,
+    anew: bool = False,
+) -> list[Erasure]:
+    """Add an erasure for each ready model, or this one, that was trained on requested samples.
+
+    None for requests that are held, rejected or withdrawn. ``anew`` says that some of them may
+    have erasures already.
+    """
+    if model_id is not None:
+        hold_for(session, model_id, requests)
     by_id = {request.id: request for request in requests}
     held = (
         select(
@@ -41,6 +56,8 @@ def match(
             RequestedSample.request_id.in_(by_id),
             RegisteredModel.status == ModelStatus.READY,
             DeletionRequest.cancelled_at.is_(None),
+            DeletionRequest.rejected_at.is_(None),
+            or_(DeletionRequest.held_at.is_(None), DeletionRequest.approved_at.is_not(None)),
             or_(
                 DeletionRequest.model_id.is_(None),
                 DeletionRequest.model_id == ManifestEntry.model_id,
@@ -50,28 +67,67 @@ def match(
     )
     if model_id is not None:
         held = held.where(ManifestEntry.model_id == model_id)
-    found = session.execute(held).all()
-    erasures = [
-        Erasure(
-            request_id=request_id,
-            model_id=model,
-            sample_count=count,
-            due_at=by_id[request_id].due_at,
+    if anew:
+        held = held.where(
+            ~exists().where(
+                Erasure.request_id == RequestedSample.request_id,
+                Erasure.model_id == ManifestEntry.model_id,
+            )
         )
-        for request_id, model, count, _ in found
-    ]
-    lifecycle.begin_all(
+    return _add(session, by_id, [Held(*row) for row in session.execute(held)])
+
+
+def match_new(
+    session: Session,
+    requests: Collection[DeletionRequest],
+    digests: Mapping[UUID, Sequence[bytes]],
+) -> list[Erasure]:
+    """The same for requests that this transaction made, whose samples are at hand."""
+    by_id = {request.id: request for request in requests if not is_held(request)}
+    found = held_by_models(session, {id_: digests[id_] for id_ in by_id})
+    return _add(
         session,
-        erasures,
+        by_id,
+        [one for one in found if by_id[one.request_id].model_id in (None, one.model_id)],
+    )
+
+
+def _add(
+    session: Session, by_id: Mapping[UUID, DeletionRequest], found: Sequence[Held]
+) -> list[Erasure]:
+    at = now()
+    erasures = lifecycle.begin_missing(
+        session,
+        Erasure,
+        [
+            {
+                "id": uuid4(),
+                "request_id": one.request_id,
+                "model_id": one.model_id,
+                "sample_count": one.samples,
+                "due_at": by_id[one.request_id].due_at,
+                "created_at": at,
+            }
+            for one in found
+        ],
+        (Erasure.request_id, Erasure.model_id),
         lambda e: {
             "request": str(e.request_id),
             "model": str(e.model_id),
             "samples": e.sample_count,
         },
     )
-    complete_forgotten(
-        session, [erasure for erasure, row in zip(erasures, found, strict=True) if not row[3]]
+    remaining = {(one.request_id, one.model_id): one.remaining for one in found}
+    forgotten = [e for e in erasures if not remaining[e.request_id, e.model_id]]
+    paused = [e.id for e in erasures if by_id[e.request_id].paused_at is not None]
+    lifecycle.move(
+        session,
+        Erasure,
+        [id_ for id_ in paused if id_ not in {erasure.id for erasure in forgotten}],
+        ErasureStatus.PAUSED,
     )
+    complete_forgotten(session, forgotten)
+    return erasures
 
 
 def complete_forgotten(session: Session, erasures: Collection[Erasure]) -> None:
@@ -107,10 +163,30 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
     rows = select(Erasure.request_id, Erasure.status).where(Erasure.request_id.in_(statuses))
     for request_id, status in session.execute(rows):
         statuses[request_id].add(status)
+    _bring(session, requests, statuses)
+
+
+def settle_new(
+    session: Session, requests: Collection[DeletionRequest], erasures: Collection[Erasure]
+) -> None:
+    """The same for requests that this transaction made, and all of their erasures.
+
+    Nobody else can have touched them, so that none is locked or read again.
+    """
+    statuses: dict[UUID, set[str]] = {request.id: set() for request in requests}
+    for erasure in erasures:
+        statuses[erasure.request_id].add(erasure.status)
+    _bring(session, requests, statuses)
+
+
+def _bring(
+    session: Session, requests: Collection[DeletionRequest], statuses: Mapping[UUID, set[str]]
+) -> None:
+    awaited = _awaited(session, [request for request in requests if not statuses[request.id]])
     # Together by status: a batch holds a thousand requests, which would each take three statements.
     together: dict[RequestStatus, list[DeletionRequest]] = {}
     for request in requests:
-        status = _sum_up(statuses[request.id]) or _without_erasures(session, request)
+        status = status_of(request, statuses[request.id], request.id in awaited)
         if status != request.status:
             together.setdefault(status, []).append(request)
     for status, alike in together.items():
@@ -119,62 +195,71 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
 
 def _move(session: Session, requests: Collection[DeletionRequest], to: RequestStatus) -> None:
     done = to in FINISHED
-    facts = _outcomes(session, requests) if done else {}
+    facts = _outcomes(session, requests, to) if done else {}
+    at = now()
+    values: dict[str, object] = {"finished_at": at if done else None}
+    if done and any(request.paused_at for request in requests):
+        values |= ended_pause(at)
     moved = lifecycle.move(
         session,
         DeletionRequest,
         [request.id for request in requests],
         to,
-        values={"finished_at": now() if done else None},
-        facts=lambda request: facts.get(request.id, {}),
+        values=values,
+        facts=lambda request: _end(request, facts[request.id]) if done else {},
     )
     if len(moved) < len(requests):
         raise IllegalMove(f"{len(requests) - len(moved)} requests cannot become {to}")
 
 
-def _sum_up(erasures: set[str]) -> RequestStatus | None:
-    if not erasures:
-        return None
-    if ErasureStatus.NEEDS_ATTENTION in erasures:
-        return RequestStatus.NEEDS_ATTENTION
-    for status in (ErasureStatus.COMPLETED, ErasureStatus.CANCELLED, ErasureStatus.REJECTED):
-        if erasures == {status}:
-            return RequestStatus(status.value)
-    begun = {ErasureStatus.SCHEDULED, ErasureStatus.COMPLETED}
-    if not erasures & {ErasureStatus.SCHEDULED, ErasureStatus.PENDING}:
-        return RequestStatus.COMPLETED  # some completed, the rest cancelled or rejected
-    return RequestStatus.IN_PROGRESS if erasures & begun else RequestStatus.PENDING
-
-
-def _without_erasures(session: Session, request: DeletionRequest) -> RequestStatus:
-    if request.cancelled_at is not None:
-        return RequestStatus.CANCELLED
-    return RequestStatus.PENDING if is_awaited(session, request) else RequestStatus.NOTHING_FOUND
+def ended_pause(at: datetime) -> dict[str, ColumnElement[Any] | None]:
+    """Return what a request's columns become when its clock goes on, if it stood still."""
+    request = DeletionRequest
+    lasted = func.coalesce(at - request.paused_at, timedelta(0))
+    return {
+        "due_at": request.due_at + lasted,
+        "paused_for": request.paused_for + lasted,
+        "paused_at": None,
+        "pause_ground": None,
+    }
 
 
 def is_awaited(session: Session, request: DeletionRequest) -> bool:
     """Tell whether a model may still turn out to hold what a request asks for."""
-    # A model registered after the request is not part of what it asked for.
-    checking = exists().where(
-        RegisteredModel.status == ModelStatus.CHECKING,
-        RegisteredModel.created_at <= request.received_at,
-    )
-    if request.model_id is not None:
-        checking = checking.where(RegisteredModel.id == request.model_id)
-    return bool(session.scalar(select(checking)))
+    return bool(_awaited(session, [request]))
+
+
+def _awaited(session: Session, requests: Collection[DeletionRequest]) -> set[UUID]:
+    if not requests:
+        return set()
+    checking = session.connection().exec_driver_sql(_CHECKING).all()
+    return {
+        request.id
+        for request in requests
+        for model_id, created_at in checking
+        # A model registered after the request is not part of what it asked for.
+        if created_at <= request.received_at and request.model_id in (None, model_id)
+    }
+
+
+def _end(request: DeletionRequest, outcome: dict[str, object]) -> dict[str, object]:
+    due = {"due_at": request.due_at.isoformat() if request.due_at else None}
+    return {**outcome, **due, **({"reason": request.rejection} if request.rejection else {})}
 
 
 def _outcomes(
-    session: Session, requests: Collection[DeletionRequest]
+    session: Session, requests: Collection[DeletionRequest], to: RequestStatus
 ) -> dict[UUID, dict[str, object]]:
     erasures: dict[UUID, list[dict[str, object]]] = {request.id: [] for request in requests}
-    rows = session.execute(
+    statement = (
         select(Erasure, ModelVersion)
         .outerjoin(ModelVersion, ModelVersion.id == Erasure.version_id)
         .where(Erasure.request_id.in_(erasures))
         .order_by(Erasure.model_id)
     )
-    for erasure, version in rows:
+    # It has none, so that there is nothing to look for.
+    found = to != RequestStatus.NOTHING_FOUND
+    for erasure, version in session.execute(statement) if found else ():
         erasures[erasure.request_id].append(
             {
                 "model": str(erasure.model_id),

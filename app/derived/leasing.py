@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import lifecycle
+from app import moves
 from app.errors import LeaseLost
 from app.statuses import LedgerStatus, ReferenceStatus
 from app.tables import GradientLedger, ReferenceSet
@@ -93,7 +93,7 @@ def held_by(table: Leased, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 def lost(table: Leased, claim: Claim) -> LeaseLost:
     """Return the error of a claim that does not hold its row any more."""
-    return LeaseLost(f"{lifecycle.SUBJECTS[table]} {claim.id}: fence {claim.fence} is void")
+    return LeaseLost(f"{moves.SUBJECTS[table]} {claim.id}: fence {claim.fence} is void")
 
 
 def waiting(session: Session, table: Leased, model_id: UUID | None = None) -> list[UUID]:

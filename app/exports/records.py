@@ -53,6 +53,9 @@ class Record:
     ground: str | None
     samples: int
     due_at: str | None
+    confirmed_at: str | None
+    extended_at: str | None
+    paused_days: float
     responded_at: str | None
     response: str | None
     denial_basis: str | None
@@ -102,10 +105,14 @@ def _record(
     completed = [view for view in views if view.erasure.status == ErasureStatus.COMPLETED]
     status = RequestStatus(request.status)
     response = RESPONSES.get(status)
-    if status == RequestStatus.COMPLETED and len(completed) < len(views):
+    in_part = len(completed) < len(views) or request.rejected_at is not None
+    if status == RequestStatus.COMPLETED and in_part:
         response = "deleted in part"
     ended = request.finished_at or now
     seconds = (ended - request.received_at).total_seconds()
+    # While its clock stands still a deadline does not pass.
+    ran_until = request.paused_at or ended
+    paused = request.paused_for + (ended - ran_until)
     return Record(
         request=str(request.id),
         received_at=request.received_at.isoformat(),
@@ -115,12 +122,15 @@ def _record(
         reference=request.reference,
         ground=request.reason,
         samples=request.sample_count,
-        due_at=None if request.due_at is None else request.due_at.isoformat(),
-        responded_at=None if request.finished_at is None else request.finished_at.isoformat(),
+        due_at=_told(request.due_at),
+        confirmed_at=_told(request.confirmed_at),
+        extended_at=_told(request.extended_at),
+        paused_days=round(paused.total_seconds() / DAY_SECONDS, 3),
+        responded_at=_told(request.finished_at),
         response=response if request.finished_at is not None else None,
-        denial_basis="; ".join(_problems(views)) or None,
+        denial_basis="; ".join(_basis(request, views)) or None,
         days=None if request.finished_at is None else round(seconds / DAY_SECONDS, 3),
-        overdue=request.due_at is not None and ended > request.due_at,
+        overdue=request.due_at is not None and ran_until > request.due_at,
         models=len(views),
         models_completed=len(completed),
         versions=" ".join(
@@ -133,13 +143,20 @@ def _record(
     )
 
 
-def _problems(views: Sequence[ErasureView]) -> list[str]:
-    denied = (ErasureStatus.REJECTED, ErasureStatus.NEEDS_ATTENTION)
+def _basis(request: DeletionRequest, views: Sequence[ErasureView]) -> list[str]:
+    """Return the reason of a rejection, and of each model why it has not forgotten."""
     return [
-        f"{view.model}: {view.erasure.problem or view.erasure.status}"
-        for view in views
-        if view.erasure.status in denied
+        *([] if request.rejection is None else [request.rejection]),
+        *(
+            f"{view.model}: {view.erasure.problem or view.erasure.status}"
+            for view in views
+            if view.erasure.status == ErasureStatus.NEEDS_ATTENTION
+        ),
     ]
+
+
+def _told(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def _recipients_told(session: Session, erasures: dict[UUID, list[ErasureView]]) -> dict[UUID, int]:

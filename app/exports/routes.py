@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from app.db import now, transaction
 from app.errors import Invalid
@@ -15,16 +15,14 @@ from app.exports.formats import MEDIA_TYPES, Format
 from app.exports.records import Period, records
 from app.problems import responses
 from app.security import Auditor
-from app.wire import COMMON, Answer
+from app.wire import COMMON, Answer, Moment
 
 router = APIRouter(prefix="/v1/exports", tags=["exports"], responses=responses(*COMMON))
 
 Since = Annotated[
-    AwareDatetime, Query(alias="from", description="Requests received at this moment or later.")
+    Moment, Query(alias="from", description="Requests received at this moment or later.")
 ]
-Until = Annotated[
-    AwareDatetime, Query(alias="to", description="Requests received before this moment.")
-]
+Until = Annotated[Moment, Query(alias="to", description="Requests received before this moment.")]
 Written = Annotated[Format, Query(alias="format")]
 
 _FILE: dict[int | str, dict[str, Any]] = {

@@ -38,11 +38,13 @@ def years(session: Session, period: Period) -> list[Year]:
             Erasure.status.in_([ErasureStatus.REJECTED, ErasureStatus.CANCELLED]),
         )
         .exists()
-    )
+    ) | request.rejected_at.is_not(None)
     completed = request.status == RequestStatus.COMPLETED
     responded = request.finished_at.is_not(None) & (request.status != RequestStatus.CANCELLED)
     days = cast(extract("epoch", request.finished_at - request.received_at) / DAY_SECONDS, Double)
-    late = request.due_at < func.coalesce(request.finished_at, func.clock_timestamp())
+    # While its clock stands still a deadline does not pass.
+    ran_until = func.coalesce(request.paused_at, request.finished_at, func.clock_timestamp())
+    late = request.due_at < ran_until
     year = cast(extract("year", request.received_at), Integer)
 
     def count(condition: ColumnElement[bool]) -> ColumnElement[int]:

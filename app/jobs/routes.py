@@ -1,10 +1,12 @@
 """Jobs over HTTP."""
 
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Query, Response, status
 
-from app import queue
+from app import conditional, queue
+from app.conditional import IfNoneMatch
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
 from app.deletions import retrying
@@ -13,35 +15,49 @@ from app.jobs import schemas, service
 from app.problems import responses
 from app.security import JobReader, Restarter
 from app.statuses import JobStatus
-from app.wire import COMMON, Cursor, Limit, accepted, retry_after
+from app.wire import COMMON, Cursor, Limit, Moment, Name, accepted, retry_after
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(*COMMON))
+
+
+Statuses = Annotated[
+    list[JobStatus] | None,
+    Query(max_length=len(JobStatus), description="Any of these; may be repeated."),
+]
+CreatedFrom = Annotated[Moment | None, Query(description="At this moment or later.")]
+CreatedTo = Annotated[Moment | None, Query(description="Before this moment.")]
 
 
 @router.get("", responses=responses(InvalidCursor))
 def browse(
     _: JobReader,
-    status: JobStatus | None = None,
+    status: Statuses = None,
+    model: Name | None = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> schemas.JobPage:
     """List jobs, newest first."""
+    wanted = service.Filter(tuple(status or ()), model, created_from, created_to)
     with transaction() as session:
-        page = service.browse(session, status, cursor, limit)
+        page = service.browse(session, wanted, cursor, limit)
         found = service.views(session, page.rows)
     return schemas.JobPage(
         items=[schemas.describe(view) for view in found], next_cursor=page.next_cursor
     )
 
 
-@router.get("/{job_id}", responses=responses(NotFound))
-def get(job_id: UUID, _: JobReader, response: Response) -> schemas.JobAnswer:
+@router.get(
+    "/{job_id}",
+    response_model=schemas.JobAnswer,
+    responses={**conditional.described(), **responses(NotFound)},
+)
+def get(job_id: UUID, _: JobReader, known: IfNoneMatch) -> Response:
     """Say how far a job is and what its methods achieved."""
     with transaction() as session:
         answer = schemas.describe(service.get(session, job_id))
-    if answer.finished_at is None:
-        response.headers.update(retry_after())
-    return answer
+    return known.answer(answer, retry_after() if answer.finished_at is None else None)
 
 
 @router.post(

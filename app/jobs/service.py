@@ -2,15 +2,26 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from app import pages
 from app.errors import NotFound
 from app.statuses import JobStatus
 from app.tables import ModelVersion, RegisteredModel, Rung, UnlearningJob
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs to list; what is not given does not count."""
+
+    statuses: Sequence[JobStatus] = ()
+    model: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +48,28 @@ def get(session: Session, job_id: UUID) -> JobView:
 
 
 def browse(
-    session: Session, status: JobStatus | None, cursor: str | None, limit: int
+    session: Session, wanted: Filter, cursor: str | None, limit: int
 ) -> pages.Page[UnlearningJob]:
-    """Return a page of jobs, newest first."""
+    """Return a page of the jobs that a filter lets through, newest first."""
+    row = UnlearningJob
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.statuses:
+        conditions.append(row.status.in_(wanted.statuses))
+    if wanted.model is not None:
+        named = select(RegisteredModel.id).where(RegisteredModel.name == wanted.model)
+        conditions.append(row.model_id == named.scalar_subquery())
+    if wanted.created_from is not None:
+        conditions.append(row.created_at >= wanted.created_from)
+    if wanted.created_to is not None:
+        conditions.append(row.created_at < wanted.created_to)
     statement: Select[tuple[UnlearningJob]] = select(UnlearningJob)
-    if status is not None:
-        statement = statement.where(UnlearningJob.status == status)
-    at = UnlearningJob.created_at
     return pages.newest_first(
-        session, statement, at.expression, UnlearningJob.id.expression, cursor, limit
+        session,
+        statement.where(*conditions),
+        row.created_at.expression,
+        row.id.expression,
+        cursor,
+        limit,
     )
 
 

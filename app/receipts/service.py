@@ -57,7 +57,8 @@ def _receipt(
     request = deletions.get(session, request_id)
     told = ledger.leaves(session, 0, MOST_ABOUT_ONE, request.id)
     about = [leaf for leaf in told if leaf.position < checkpoint.size]
-    if not about or _event(about[-1]) != f"deletion_request.{request.status}":
+    moves = [leaf for leaf in about if _event(leaf).startswith("deletion_request.")]
+    if not moves or _event(moves[-1]) != f"deletion_request.{request.status}":
         return None  # it moved after the head was signed
     found = fulfilled(session, request)
     versions = {version.id: _published(session, version.id) for version in found.versions}
@@ -74,7 +75,8 @@ def _receipt(
                 request,
                 found,
                 [json.loads(leaf.payload)["facts"] for leaf in versions.values()],
-                about[-1],
+                moves[-1],
+                about,
                 published.moment(session),
             )
         ),

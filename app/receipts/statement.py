@@ -31,6 +31,7 @@ def build(
     found: Fulfilled,
     versions: Sequence[Mapping[str, Any]],
     last: Leaf,
+    about: Sequence[Leaf],
     issued_at: datetime,
 ) -> bytes:
     """Return the statement about a finished request.
@@ -40,7 +41,8 @@ def build(
         request: the request.
         found: what became of it.
         versions: the facts that the log has of ``found.versions``, in their order.
-        last: the log's last entry about the request.
+        last: the log's last entry about the request's status.
+        about: all of its entries about the request.
         issued_at: now, by the clock that all signers share.
 
     """
@@ -52,7 +54,7 @@ def build(
             "predicate": {
                 "issuer": {"log": origin, "software": f"lethe {installed('lethe')}"},
                 "issued_at": _time(issued_at),
-                "request": _request(request, found, last),
+                "request": _request(request, found, last, _decisions(about)),
                 "erasures": _erasures(found),
                 "versions": [dict(facts) for facts in versions],
                 "not_shown": _not_shown(versions),
@@ -80,7 +82,9 @@ def _subjects(
     ]
 
 
-def _request(request: DeletionRequest, found: Fulfilled, last: Leaf) -> dict[str, Any]:
+def _request(
+    request: DeletionRequest, found: Fulfilled, last: Leaf, decisions: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     return {
         "id": str(request.id),
         "status": request.status,
@@ -92,7 +96,23 @@ def _request(request: DeletionRequest, found: Fulfilled, last: Leaf) -> dict[str
         "id_key_id": request.id_key_id,
         "samples": [digest.hex() for digest in found.samples],
         "salt": None if request.samples_salt is None else request.samples_salt.hex(),
+        # Left out where there are none, so that an older verifier can read the statement.
+        **({"decisions": list(decisions)} if decisions else {}),
     }
+
+
+def _decisions(about: Sequence[Leaf]) -> list[dict[str, Any]]:
+    entries = [json.loads(leaf.payload) for leaf in about]
+    return [
+        {
+            "action": entry["event"].removeprefix("decision."),
+            "at": _utc(entry["at"]),
+            "reason": entry["facts"].get("reason"),
+            "due_at": None if not entry["facts"].get("due_at") else _utc(entry["facts"]["due_at"]),
+        }
+        for entry in entries
+        if entry["event"].startswith("decision.")
+    ]
 
 
 def _erasures(found: Fulfilled) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
-from app import queue
+from app import conditional, queue
 from app.artifacts import DIGEST_PATTERN, ArtifactStore, Incoming, Stored, lock_file
 from app.checkpoints import require_safetensors
+from app.conditional import IfNoneMatch
 from app.db import transaction
 from app.derived import references
 from app.errors import (
@@ -39,7 +40,7 @@ CHECKPOINTS = "/v1/checkpoints"
 
 router = APIRouter(tags=["models"])
 
-IfNoneMatch = Annotated[str | None, Header(max_length=2_000)]
+Tags = Annotated[str | None, Header(max_length=2_000)]
 
 
 @router.post(
@@ -130,42 +131,58 @@ def browse(
     )
 
 
-@router.get("/v1/models/{name}", responses=responses(*COMMON, NotFound))
-def get(name: Name, _: ModelReader, response: Response) -> schemas.ModelAnswer:
+@router.get(
+    "/v1/models/{name}",
+    response_model=schemas.ModelAnswer,
+    responses={**conditional.described(), **responses(*COMMON, NotFound)},
+)
+def get(name: Name, _: ModelReader, known: IfNoneMatch) -> Response:
     """Return one model."""
     with transaction() as session:
         model = service.get(session, name)
         current = service.current_versions(session, [model])
         found = references.status(session, [model.id])
-    if model.status == ModelStatus.CHECKING:
-        response.headers.update(retry_after())
-    return schemas.describe_model(model, current.get(model.id), found.get(model.id))
+    answer = schemas.describe_model(model, current.get(model.id), found.get(model.id))
+    return known.answer(answer, retry_after() if model.status == ModelStatus.CHECKING else None)
 
 
 @router.get("/v1/models/{name}/versions", responses=responses(*COMMON, NotFound))
-def versions(name: Name, _: ModelReader) -> schemas.VersionList:
+def versions(
+    name: Name, _: ModelReader, after: schemas.After = 0, limit: Limit = 50
+) -> schemas.VersionPage:
     """Return a model's versions, oldest first."""
     with transaction() as session:
         model = service.get(session, name)
-        found = service.versions(session, model)
+        found = service.versions(session, model, after, limit + 1)
+        more, found = len(found) > limit, found[:limit]
         described = schemas.describe_versions(model.name, found, plans.plan(session, found))
-    return schemas.VersionList(items=described)
+    return schemas.VersionPage(items=described, next_after=found[-1].number if more else None)
 
 
-@router.get("/v1/models/{name}/versions/{number}", responses=responses(*COMMON, NotFound))
-def version(name: Name, number: schemas.Number, _: ModelReader) -> schemas.VersionAnswer:
+@router.get(
+    "/v1/models/{name}/versions/{number}",
+    response_model=schemas.VersionAnswer,
+    responses={**conditional.described(), **responses(*COMMON, NotFound)},
+)
+def version(name: Name, number: schemas.Number, _: ModelReader, known: IfNoneMatch) -> Response:
     """Return one version."""
     with transaction() as session:
         model = service.get(session, name)
-        return _describe(session, service.version(session, model, number), model)
+        answer = _describe(session, service.version(session, model, number), model)
+    return known.answer(answer)
 
 
-@router.get("/v1/models/{name}/current", responses=responses(*COMMON, NotFound, NoCurrentVersion))
-def current(name: Name, _: ModelReader) -> schemas.VersionAnswer:
+@router.get(
+    "/v1/models/{name}/current",
+    response_model=schemas.VersionAnswer,
+    responses={**conditional.described(), **responses(*COMMON, NotFound, NoCurrentVersion)},
+)
+def current(name: Name, _: ModelReader, known: IfNoneMatch) -> Response:
     """Return the version to serve now."""
     with transaction() as session:
         model = service.get(session, name)
-        return _describe(session, service.current(session, model), model)
+        answer = _describe(session, service.current(session, model), model)
+    return known.answer(answer)
 
 
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {
@@ -176,6 +193,7 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
     206: {"description": "The ranges of the file that were asked for."},
     304: {"description": "The client has it already."},
 }
+_DOWNLOAD_FAILED = (*COMMON, Malformed, NotFound, RangeNotSatisfiable, StorageFailed)
 
 
 @router.get(
@@ -183,10 +201,10 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
     response_class=Response,
     responses={
         **_DOWNLOAD,
-        **responses(*COMMON, Malformed, NotFound, NoCurrentVersion, RangeNotSatisfiable),
+        **responses(*_DOWNLOAD_FAILED, NoCurrentVersion),
     },
 )
-def current_weights(name: Name, _: Deployer, if_none_match: IfNoneMatch = None) -> Response:
+def current_weights(name: Name, _: Deployer, if_none_match: Tags = None) -> Response:
     """Download the current weights."""
     with transaction() as session:
         found = service.current(session, service.get(session, name))
@@ -196,10 +214,10 @@ def current_weights(name: Name, _: Deployer, if_none_match: IfNoneMatch = None) 
 @router.get(
     "/v1/models/{name}/versions/{number}/weights",
     response_class=Response,
-    responses={**_DOWNLOAD, **responses(*COMMON, Malformed, NotFound, Gone, RangeNotSatisfiable)},
+    responses={**_DOWNLOAD, **responses(*_DOWNLOAD_FAILED, Gone)},
 )
 def version_weights(
-    name: Name, number: schemas.Number, _: Deployer, if_none_match: IfNoneMatch = None
+    name: Name, number: schemas.Number, _: Deployer, if_none_match: Tags = None
 ) -> Response:
     """Download the weights of one version, unless it was withdrawn: it still holds the data."""
     with transaction() as session:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import Field
 
 from app.retention.plans import Plan
@@ -16,6 +16,10 @@ from lethe.policy import Policy
 
 # A version's number; the column that it is looked up in holds 64 bits.
 Number = Annotated[int, Path(ge=1, lt=2**63)]
+After = Annotated[
+    int,
+    Query(ge=0, lt=2**63, description="`next_after` of the page before; leave out for the first."),
+]
 
 _DIGEST = "sha256:" + "5e" * 32
 
@@ -127,10 +131,13 @@ class VersionAnswer(Answer):
     purged_at: datetime | None
 
 
-class VersionList(Answer):
-    """All versions of a model, oldest first: one chain."""
+class VersionPage(Answer):
+    """Versions of a model, oldest first: one chain."""
 
     items: list[VersionAnswer]
+    next_after: int | None = Field(
+        description="`after` of the next page; null if this is the last.", examples=[None]
+    )
 
 
 class CheckpointAnswer(Answer):

@@ -68,13 +68,16 @@ def browse(
     )
 
 
-def versions(session: Session, model: RegisteredModel) -> list[ModelVersion]:
-    """Return a model's versions, oldest first."""
+def versions(
+    session: Session, model: RegisteredModel, after: int, limit: int
+) -> list[ModelVersion]:
+    """Return versions of a model with numbers above one, oldest first."""
     return list(
         session.scalars(
             select(ModelVersion)
-            .where(ModelVersion.model_id == model.id)
+            .where(ModelVersion.model_id == model.id, ModelVersion.number > after)
             .order_by(ModelVersion.number)
+            .limit(limit)
         )
     )
 

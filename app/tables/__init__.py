@@ -1,5 +1,6 @@
 """Every table. Statuses are written by ``app.lifecycle`` alone, and audit rows never change."""
 
+from app.tables.access import AccessKey
 from app.tables.audit import (
     APPEND_ONLY_TABLES,
     AuditEntry,
@@ -9,6 +10,8 @@ from app.tables.audit import (
     AuditPending,
 )
 from app.tables.base import Base
+from app.tables.callbacks import Callback, DeliveryAttempt, Signer
+from app.tables.decisions import Decision
 from app.tables.deletions import DeletionRequest, Erasure, RequestedSample
 from app.tables.derived import (
     GradientLedger,
@@ -28,19 +31,24 @@ from app.tables.evidence import (
     WitnessFeed,
 )
 from app.tables.jobs import Cohort, Rung, UnlearningJob
+from app.tables.opendsr import SubjectRequest, SubjectRequestStatus
 from app.tables.registry import ManifestEntry, ModelVersion, RegisteredModel
 
 __all__ = [
     "APPEND_ONLY_TABLES",
+    "AccessKey",
     "AuditEntry",
     "AuditHead",
     "AuditLeaf",
     "AuditNode",
     "AuditPending",
     "Base",
+    "Callback",
     "Cohort",
+    "Decision",
     "DeletionRequest",
     "Delivery",
+    "DeliveryAttempt",
     "Erasure",
     "GradientLedger",
     "HoldoutReferenceLoss",
@@ -57,6 +65,9 @@ __all__ = [
     "RequestedSample",
     "Rung",
     "SignedHead",
+    "Signer",
+    "SubjectRequest",
+    "SubjectRequestStatus",
     "Transition",
     "UnlearningJob",
     "WitnessFeed",

@@ -1,12 +1,13 @@
 """Deletion requests and the erasures that fulfil them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    Interval,
     UniqueConstraint,
     text,
 )
@@ -26,6 +27,20 @@ class DeletionRequest(Base):
         UniqueConstraint("client", "idempotency_key_digest"),
         Index(None, "received_at", "id"),
         Index(None, "status", "received_at", "id"),
+        # What a client lists of its own, and a case that it looks for.
+        Index(None, "client", "received_at", "id"),
+        Index(
+            "ix_deletion_requests_reference",
+            "reference",
+            postgresql_where=text("reference IS NOT NULL"),
+        ),
+        # The open ones, the nearest deadline first.
+        Index(
+            "ix_deletion_requests_open_by_due",
+            "due_at",
+            "id",
+            postgresql_where=text("finished_at IS NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -44,7 +59,21 @@ class DeletionRequest(Base):
     status: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(default=now)
     due_at: Mapped[datetime | None]
-    # Withdrawn: no model that is still being checked will add to it.
+    # Its clock: when receipt was confirmed and the term extended; since when it stands still and
+    # why, and for how long it did before.
+    confirmed_at: Mapped[datetime | None]
+    extended_at: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]
+    pause_ground: Mapped[str | None]
+    paused_for: Mapped[timedelta] = mapped_column(
+        Interval, default=timedelta(0), server_default=text("'0'::interval")
+    )
+    # Held for a review, until an approval; no model adds to it meanwhile.
+    held_at: Mapped[datetime | None]
+    approved_at: Mapped[datetime | None]
+    # Rejected or withdrawn: no model that is still being checked will add to it.
+    rejected_at: Mapped[datetime | None]
+    rejection: Mapped[str | None]
     cancelled_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 

@@ -8,7 +8,8 @@ from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConst
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import now
-from app.tables.base import Base
+from app.tables.base import Base, one_of
+from app.tables.callbacks import Signer
 
 
 class LogOrigin(Base):
@@ -134,25 +135,50 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
+        one_of(Signer, "signer"),
         UniqueConstraint("notice_id"),
         Index(
             "ix_deliveries_due",
             "not_before",
             postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL"),
         ),
+        # What a message has to wait for, or has waiting behind it.
+        Index(
+            "ix_deliveries_open_in_lane",
+            "lane",
+            "position",
+            postgresql_where=text(
+                "lane IS NOT NULL AND delivered_at IS NULL AND given_up_at IS NULL"
+            ),
+        ),
+        Index(None, "created_at", "id"),
+        Index(None, "client", "created_at", "id"),
+        Index(None, "callback_id", "created_at", "id"),
+        Index(None, "request_id", "created_at", "id"),
     )
 
     # Also the message's id for its receiver, the same at each attempt.
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    # In the order in which they were promised.
+    position: Mapped[int] = mapped_column(Identity(always=True))
     notice_id: Mapped[UUID | None] = mapped_column(ForeignKey("notices.id"))
+    callback_id: Mapped[UUID | None] = mapped_column(ForeignKey("callbacks.id"))
+    request_id: Mapped[UUID | None] = mapped_column(ForeignKey("deletion_requests.id"))
+    # Whose log it stands in; the operator's alone without one.
+    client: Mapped[str | None]
+    # Of those with the same one, each waits for the earlier ones.
+    lane: Mapped[UUID | None]
+    signer: Mapped[str] = mapped_column(default=Signer.STANDARD_WEBHOOKS)
     url: Mapped[str]
     # Of the url; a host gets one message at a time, so that a slow one holds up itself alone.
     host: Mapped[str]
-    # Removed as soon as nothing is to be signed any more.
+    # Removed as soon as nothing is to be signed any more; a callback has its own.
     secret: Mapped[bytes | None]
     event: Mapped[str]
     payload: Mapped[str]
     attempts: Mapped[int] = mapped_column(default=0)
+    # Those before the last replay, with which the pauses began anew.
+    earlier_attempts: Mapped[int] = mapped_column(default=0)
     # The end of a pause, or of the time that whoever sends it has for that.
     not_before: Mapped[datetime] = mapped_column(default=now)
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -10,11 +10,12 @@ from importlib.metadata import version
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.db import transaction
+from app.db import now, transaction
 from app.errors import AddressRefused
 from app.settings import settings
-from app.webhooks import addresses, outbox, sending, signing
-from app.webhooks.outbox import Failure, Message
+from app.webhooks import addresses, outbox, outcomes, sending, signers
+from app.webhooks.outbox import Message
+from app.webhooks.outcomes import Failure, Outcome
 
 log = structlog.get_logger()
 
@@ -28,49 +29,57 @@ GONE = 410
 USER_AGENT = f"Lethe/{version('lethe')}"
 
 
-def attempt(message: Message) -> Failure | None:
-    """Send a message once; None if its receiver took it."""
-    allowed = settings().webhook_private_networks or ()
-    at = int(time.time())
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": USER_AGENT,
-        "webhook-id": str(message.id),
-        "webhook-timestamp": str(at),
-        "webhook-signature": signing.sign(message.secret, str(message.id), at, message.body),
-    }
-    try:
-        # Again, since what is allowed may have changed since it was stored.
-        address = addresses.parse(
-            message.url, plain_http=settings().mode == "embedded", allowed=allowed
-        )
-        answer = sending.post(address, headers, message.body, allowed)
-    except AddressRefused:
-        return Failure("address refused")
-    except sending.NotSent as error:
-        return Failure(str(error))
-    if 200 <= answer.status < 300:
-        return None
-    return Failure(f"status {answer.status}", answer.status == GONE, answer.retry_after)
+def attempt(message: Message) -> Outcome:
+    """Send a message once."""
+    began_at, clock = now(), time.monotonic()
+    answer, failure = _send(message, int(began_at.timestamp()))
+    seconds = time.monotonic() - clock
+    return Outcome(began_at, seconds, None if answer is None else answer.status, failure)
 
 
 def deliver(message: Message) -> None:
     """Send a message once, and note and log what came of it; the log names the host alone."""
-    failure = attempt(message)
+    outcome = attempt(message)
     with transaction() as session:
-        ended = outbox.record(session, message, failure)
+        recorded = outcomes.record(session, message, outcome)
     told = {
         "delivery": str(message.id),
         "event_type": message.event,
         "host": message.host,
         "attempt": message.attempt,
     }
+    failure = outcome.failure
     if failure is None:
         log.info("delivery.taken", **told)
-    elif ended:
+    elif recorded.ended:
         log.error("delivery.given_up", **told, problem=failure.problem)
     else:
         log.warning("delivery.failed", **told, problem=failure.problem)
+    if recorded.disabled:
+        log.error("callback.disabled", callback=str(message.callback_id), host=message.host)
+
+
+def _send(message: Message, at: int) -> tuple[sending.Answered | None, Failure | None]:
+    allowed = settings().webhook_private_networks or ()
+    try:
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            **signers.headers(message, at),
+        }
+        # Again, since what is allowed may have changed since it was stored.
+        address = addresses.parse(
+            message.url, plain_http=settings().mode == "embedded", allowed=allowed
+        )
+        answer = sending.post(address, headers, message.body, allowed)
+    except AddressRefused:
+        return None, Failure("address refused")
+    except (sending.NotSent, signers.CannotSign) as error:
+        return None, Failure(str(error))
+    if 200 <= answer.status < 300:
+        return answer, None
+    problem = f"status {answer.status}"
+    return answer, Failure(problem, answer.status == GONE, answer.retry_after)
 
 
 @dataclass(slots=True)

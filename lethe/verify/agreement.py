@@ -9,10 +9,13 @@ from lethe.verify.lineage import Step
 from lethe.verify.reasons import NotProven, Reason
 from lethe.verify.request_entries import (
     ARRIVED,
+    DECIDED,
+    MOVED,
     Arrival,
     ErasureOutcome,
     Outcome,
     read_arrival,
+    read_decision,
     read_outcome,
 )
 from lethe.verify.statement import Erasure, Request, Statement
@@ -27,17 +30,30 @@ def check_request(request: Request, about: Sequence[Entry]) -> tuple[Arrival, Ou
     """
     if not about or about[0].event != ARRIVED:
         raise NotProven(Reason.ENTRIES_MISSING, "no entry of the request's arrival")
-    if about[-1].event != f"deletion_request.{request.status}":
+    last = last_word(about)
+    if last.event != f"{MOVED}{request.status}":
         raise NotProven(Reason.ENTRIES_CONTRADICT, "the log's last word is another status")
-    arrival, outcome = read_arrival(about[0]), read_outcome(about[-1])
+    arrival, outcome = read_arrival(about[0]), read_outcome(last)
     if {arrival.regulation, outcome.regulation} != {request.regulation}:
         raise NotProven(Reason.ENTRIES_CONTRADICT, "the log names another regulation")
-    if (outcome.received_at, about[-1].at) != (request.received_at, request.finished_at):
+    if (outcome.received_at, last.at) != (request.received_at, request.finished_at):
         raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has other times of begin and end")
-    if arrival.knows_due_at and arrival.due_at != request.due_at:
-        raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has another deadline")
+    if request.decisions != tuple(
+        read_decision(entry) for entry in about if entry.event.startswith(DECIDED)
+    ):
+        raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has other decisions")
+    _check_deadline(request, arrival, outcome)
+    _check_rejection(request, outcome)
     _check_samples(request, arrival, outcome)
     return arrival, outcome
+
+
+def last_word(about: Sequence[Entry]) -> Entry:
+    """Return the entry that says where a request stands; a decision that moves nothing may follow.
+
+    The first entry is that of the request's arrival, so that there is one.
+    """
+    return next(entry for entry in reversed(about) if entry.event.startswith(MOVED))
 
 
 def check_erasures(statement: Statement, outcome: Outcome, steps: Sequence[Step]) -> None:
@@ -89,6 +105,32 @@ def check_subjects(statement: Statement, last: Entry, steps: Sequence[Step]) -> 
         raise NotProven(Reason.SUBJECT_CONTRADICTS, "the subjects are not what was made")
 
 
+def _check_deadline(request: Request, arrival: Arrival, outcome: Outcome) -> None:
+    if outcome.knows_due_at and outcome.due_at != request.due_at:
+        raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has another deadline at the end")
+    if not arrival.knows_due_at:
+        return
+    due_at, stands_still = arrival.due_at, False
+    for decision in request.decisions:
+        due_at = decision.due_at or due_at
+        stands_still = decision.action == "pause" or (stands_still and decision.action != "resume")
+    if due_at == request.due_at:
+        return
+    # A clock that stood still goes on with the request's end, and its deadline moves by that time.
+    if not stands_still or due_at is None or request.due_at is None or due_at > request.due_at:
+        raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has another deadline")
+
+
+def _check_rejection(request: Request, outcome: Outcome) -> None:
+    last = next((d for d in reversed(request.decisions) if d.action in ("reject", "reopen")), None)
+    rejected = last is not None and last.action == "reject"
+    if request.status == "rejected" and not rejected:
+        raise NotProven(Reason.ENTRIES_MISSING, "no entry says that it was rejected, and why")
+    reason = last.reason if last is not None and rejected else None
+    if outcome.reason != reason and (request.status == "rejected" or outcome.reason is not None):
+        raise NotProven(Reason.ENTRIES_CONTRADICT, "the log has another reason")
+
+
 def _check_samples(request: Request, arrival: Arrival, outcome: Outcome) -> None:
     if {arrival.samples, outcome.samples} != {len(request.samples)}:
         raise NotProven(Reason.SAMPLES_CONTRADICT, "the log counts other samples")
@@ -102,8 +144,8 @@ def _check_samples(request: Request, arrival: Arrival, outcome: Outcome) -> None
 def _adds_up(status: str, erasures: set[str]) -> bool:
     if status == "nothing_found":
         return not erasures
-    if status == "cancelled":
-        return erasures <= {"cancelled"}
+    if status in ("cancelled", "rejected"):
+        return erasures <= {status}
     return "completed" in erasures
 
 

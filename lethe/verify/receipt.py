@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lethe.verify import documents
-from lethe.verify.agreement import check_erasures, check_request, check_subjects
+from lethe.verify.agreement import check_erasures, check_request, check_subjects, last_word
 from lethe.verify.documents import Malformed, hash_, items, members, text, whole
 from lethe.verify.dsse import open_envelope
 from lethe.verify.entries import Entry, read_entry
@@ -17,7 +17,7 @@ from lethe.verify.log import ReplayedLog, replay
 from lethe.verify.merkle import verify_inclusion
 from lethe.verify.note import Checkpoint, open_note, open_signed
 from lethe.verify.reasons import NotProven, Reason
-from lethe.verify.request_entries import Arrival
+from lethe.verify.request_entries import MOVED, Arrival
 from lethe.verify.signers import check_life
 from lethe.verify.statement import Statement, read_statement
 
@@ -83,7 +83,7 @@ def verify_receipt(
     arrival, outcome = check_request(statement.request, about)
     steps = trace(others, statement.versions, receipt["transitions"])
     check_erasures(statement, outcome, steps)
-    check_subjects(statement, about[-1], steps)
+    check_subjects(statement, last_word(about), steps)
     kept = [open_note(note, keys) for note in pinned]
     for other in kept:
         _compare(head, other)
@@ -185,7 +185,7 @@ def _replay(
         if entry.subject == request and position not in known:
             if position < head.size:
                 hidden.append(position)
-            elif entry.event.startswith("deletion_request."):
+            elif entry.event.startswith(MOVED):
                 later.append(position)
 
     # The same root at the head's size: each quoted entry stands in the log where it says.

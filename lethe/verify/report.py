@@ -91,6 +91,13 @@ def _request(verified: Verified) -> Iterable[str]:
     if request.due_at is not None and verified.arrival.knows_due_at:
         kept = "kept" if request.finished_at <= request.due_at else "missed"
         yield f"By this log, its deadline, {format_time(request.due_at)}, was {kept}."
+    for decision in request.decisions:
+        why = "" if decision.reason is None else f" ({plain(decision.reason)})"
+        set_ = "" if decision.due_at is None else f"; deadline: {format_time(decision.due_at)}"
+        yield (
+            f"By this log, a decision on {format_time(decision.at)}: "
+            f"{plain(decision.action)}{why}{set_}."
+        )
     if request.salt is not None:
         yield (
             f"When it came, the log committed to these {_samples(len(request.samples))}, "
@@ -213,6 +220,15 @@ def _facts(verified: Verified) -> dict[str, Any]:
             "received_at": format_time(request.received_at),
             "due_at": None if request.due_at is None else format_time(request.due_at),
             "finished_at": format_time(request.finished_at),
+            "decisions": [
+                {
+                    "action": decision.action,
+                    "at": format_time(decision.at),
+                    "reason": decision.reason,
+                    "due_at": None if decision.due_at is None else format_time(decision.due_at),
+                }
+                for decision in request.decisions
+            ],
             "samples": [sample.hex() for sample in request.samples],
         },
         "versions": [

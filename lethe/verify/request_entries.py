@@ -20,8 +20,11 @@ from lethe.verify.documents import (
 )
 from lethe.verify.entries import Entry
 from lethe.verify.reasons import NotProven, Reason
+from lethe.verify.statement import Decision
 
-ARRIVED = "deletion_request.pending"
+MOVED = "deletion_request."
+ARRIVED = MOVED + "pending"
+DECIDED = "decision."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,11 @@ class Outcome:
     regulation: str
     samples: int
     received_at: datetime
+    due_at: datetime | None
+    knows_due_at: bool
+    """Whether the log holds the deadline as it was at the end, be it none."""
+    reason: str | None
+    """Of a rejection."""
     erasures: Mapping[UUID, ErasureOutcome]
     """By model."""
 
@@ -94,7 +102,29 @@ def read_outcome(entry: Entry) -> Outcome:
             regulation=text(facts.get("regulation"), "facts.regulation"),
             samples=whole(facts.get("samples"), "facts.samples", 1),
             received_at=quoted_moment(facts.get("received_at"), "facts.received_at"),
+            due_at=optional(facts.get("due_at"), "facts.due_at", quoted_moment),
+            knows_due_at="due_at" in facts,
+            reason=optional(facts.get("reason"), "facts.reason", text),
             erasures=dict(listed),
+        )
+    except Malformed as error:
+        raise NotProven(Reason.ENTRY_MALFORMED, str(error)) from None
+
+
+def read_decision(entry: Entry) -> Decision:
+    """Return what the entry of a decision says.
+
+    Raises:
+        NotProven: it is malformed.
+
+    """
+    facts = entry.facts
+    try:
+        return Decision(
+            action=text(entry.event.removeprefix(DECIDED), "event"),
+            at=entry.at,
+            reason=optional(facts.get("reason"), "facts.reason", text),
+            due_at=optional(facts.get("due_at"), "facts.due_at", quoted_moment),
         )
     except Malformed as error:
         raise NotProven(Reason.ENTRY_MALFORMED, str(error)) from None

@@ -24,7 +24,7 @@ from lethe.verify.reasons import NotProven, Reason
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:lethe:deletion-receipt:v1"
-FINISHED = ("completed", "nothing_found", "cancelled")
+FINISHED = ("completed", "nothing_found", "cancelled", "rejected")
 ENDED = ("completed", "cancelled", "rejected")
 
 
@@ -34,6 +34,18 @@ class Subject:
 
     name: str
     sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody decided about the request."""
+
+    action: str
+    at: datetime
+    reason: str | None
+    """Out of a fixed list, as of a rejection."""
+    due_at: datetime | None
+    """The deadline that it set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,8 @@ class Request:
     """Keyed digests of 32 bytes, ascending."""
     salt: bytes | None
     """Opens the log's commitment to the samples; None where the log has none."""
+    decisions: tuple[Decision, ...]
+    """In the order of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +155,7 @@ def _subject(value: object) -> Subject:
 
 
 def _request(value: object) -> Request:
-    found = members(
-        value,
-        "request",
+    names = (
         "id",
         "status",
         "regulation",
@@ -154,6 +166,11 @@ def _request(value: object) -> Request:
         "samples",
         "salt",
     )
+    decided = "decisions" in documents.mapping(value, "request")
+    found = members(value, "request", *names, *(["decisions"] if decided else []))
+    decisions = items(found["decisions"], "request.decisions") if decided else []
+    if decided and not decisions:
+        raise Malformed("request.decisions: none; it is left out then")
     samples = tuple(
         hash_(each, "request.samples") for each in items(found["samples"], "request.samples")
     )
@@ -169,6 +186,17 @@ def _request(value: object) -> Request:
         id_key_id=text(found["id_key_id"], "request.id_key_id"),
         samples=samples,
         salt=optional(found["salt"], "request.salt", hash_),
+        decisions=tuple(_decision(each) for each in decisions),
+    )
+
+
+def _decision(value: object) -> Decision:
+    found = members(value, "decision", "action", "at", "reason", "due_at")
+    return Decision(
+        action=text(found["action"], "decision.action"),
+        at=moment(found["at"], "decision.at"),
+        reason=optional(found["reason"], "decision.reason", text),
+        due_at=optional(found["due_at"], "decision.due_at", moment),
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.audit import ledger
 from app.tables import (
     AuditEntry,
+    Decision,
     DeletionRequest,
     Erasure,
     ManifestEntry,
@@ -46,11 +47,25 @@ def _differ(what: str, found: Any, promised: Any) -> Iterator[str]:
 
 
 def _of_requests(session: Session, world: World) -> Iterator[str]:
-    rows = session.execute(
-        select(DeletionRequest.id, DeletionRequest.status, DeletionRequest.cancelled_at)
+    found = {
+        row.id: (
+            row.status,
+            "cancelled" if row.cancelled_at else "rejected" if row.rejected_at else None,
+            (row.held_at is not None, row.approved_at is not None, row.paused_at is not None),
+        )
+        for row in session.scalars(select(DeletionRequest))
+    }
+    yield from _differ(
+        "requests",
+        found,
+        {p.id: (p.status, p.ended, (p.held, p.approved, p.paused)) for p in world.promises},
     )
-    found = {id_: (status, at is not None) for id_, status, at in rows}
-    yield from _differ("requests", found, {p.id: (p.status, p.cancelled) for p in world.promises})
+    decided: dict[UUID, Counter[str]] = defaultdict(Counter)
+    for request_id, action in session.execute(select(Decision.request_id, Decision.action)):
+        decided[request_id][ACTIONS.get(action, action)] += 1
+    yield from _differ(
+        "decisions", dict(decided), {p.id: p.decided for p in world.promises if p.decided}
+    )
     numbers = dict(session.execute(select(ModelVersion.id, ModelVersion.number)).all())
     erasures = list(session.scalars(select(Erasure)))
     yield from _differ(
@@ -130,9 +145,17 @@ def contradictions_of_log(session: Session, world: World) -> list[str]:
         *ledger.replay(session),
         *(f"{event} of {subject} more than once" for event, subject in twice),
         *_differ("erasures completed", events["erasure.completed"], statuses["completed"]),
-        *_differ("erasures cancelled", events["erasure.cancelled"], statuses["cancelled"]),
+        *_differ("erasures cancelled", events["erasure.cancelled"], world.left["cancelled"]),
+        *_differ("erasures rejected", events["erasure.rejected"], world.left["rejected"]),
+        *_differ(
+            "decisions told",
+            sum(n for event, n in events.items() if event.startswith("decision.")),
+            sum(promise.decided.total() for promise in world.promises),
+        ),
         *_differ("jobs published", events["job.published"], published),
     ]
 
 
-ONCE = ("erasure.completed", "erasure.cancelled", "job.published", "version.current")
+ONCE = ("erasure.completed", "job.published", "version.current")
+# What a decision makes of a request, where it has another word for it.
+ACTIONS = {"cancel": "cancelled", "reject": "rejected"}

@@ -13,26 +13,30 @@ from sqlalchemy import select
 
 from app.audit import service as audit
 from app.db import transaction
-from app.deletions import cancelling, intake, retrying
+from app.deletions import intake, retrying
 from app.deletions.clocks import Regulation
-from app.errors import IdempotencyKeyReused, LeaseLost, TooLate
+from app.errors import IdempotencyKeyReused, LeaseLost
 from app.jobs.leases import Job
 from app.tables import Cohort, Erasure, UnlearningJob
-from lethe.policy import Batching, Debt, Policy
+from lethe.policy import Batching, Debt, Policy, Review
 from tests.app import accounts, working
+from tests.app.deciding import DECISIONS, ENDS
 from tests.app.promises import Batch, Model, World
 
 SAMPLES = "abcdefgh"
 MOST_MODELS = 4
 KEYS = ["k", "l"]
 ATTEMPTS = 2
+# A request names up to three samples.
+HELD_ABOVE = 2
 # Batches that any run leaves at its end, and some more.
 MOST_JOBS = 60
-ENDS = {"completed", "cancelled", "nothing_found"}
+
 POLICY = Policy(
     batching=Batching(max_wait=timedelta(0), max_samples=6, max_splits=4),
     debt=Debt(max_share=0.6, max_drift=1e6),
     references=working.NONE,
+    review=Review(hold_above=HELD_ABOVE),
 )
 
 # What a worker does with its claim, and what follows for the batch.
@@ -64,7 +68,9 @@ WRITES: Mapping[str, tuple[Callable[[Job], None], Callable[[World, Batch], None]
     "release": (working.release, World.queue),
 }
 
+
 CLIENTS = ["submit"] * 6 + ["cancel"] * 4 + ["retry", "retry_all"] * 2
+DECIDERS = ["approve", "reopen"] * 3 + ["refuse", "pause", "resume"] * 2
 OPERATORS = ["plan"] * 8 + ["fall_silent", "place", "register", "accept", "accept", "reject"]
 WORKERS = ["claim"] * 12 + ["publish"] * 4 + list(WRITES)
 
@@ -96,22 +102,30 @@ class Lifecycle(RuleBasedStateMachine):
 
     # One rule for all events: of several, Hypothesis leaves some out of a run.
     @rule(
-        event=st.sampled_from(CLIENTS + OPERATORS + WORKERS), number=numbers, some=samples_of_some
+        event=st.sampled_from(CLIENTS + DECIDERS + OPERATORS + WORKERS),
+        number=numbers,
+        some=samples_of_some,
     )
     def happens(self, event: str, number: int, some: frozenset[str]) -> None:
-        if event not in WRITES:
+        if event in DECISIONS:
+            DECISIONS[event](self.world, number)
+        elif event not in WRITES:
             getattr(self, event)(number, some)
         elif self.held:
             # One of the last two claims; most claims before them are over.
             self.write(pick(self.held[-2:][::-1], number), *WRITES[event])
+        # With a request its clock ends, and so does its pause.
+        for promise in self.world.promises:
+            promise.paused = promise.paused and promise.status not in ENDS
 
     def place(self, *_: object) -> None:
         audit.place_all()
 
     def register(self, _: int, left_out: frozenset[str]) -> None:
         if len(self.world.models) < MOST_MODELS:
-            id_ = self.given.register(f"model-{len(self.world.models)}", POLICY)
-            self.world.models.append(Model(id_, frozenset(SAMPLES) - left_out))
+            number = len(self.world.models)
+            id_ = self.given.register(f"model-{number}", POLICY)
+            self.world.models.append(Model(id_, frozenset(SAMPLES) - left_out, HELD_ABOVE))
 
     def accept(self, number: int, *_: object) -> None:
         if self.checking():
@@ -219,26 +233,14 @@ class Lifecycle(RuleBasedStateMachine):
             if batch.status == "running":
                 self.world.count_failure(batch, attempts)
 
-    def cancel(self, number: int, *_: object) -> None:
-        if not self.world.promises:
-            return
-        promise = pick(self.world.promises, number)
-        expected = self.world.withdraw(promise)
-        try:
-            with transaction() as session:
-                answer = cancelling.cancel(session, promise.id, "client")
-        except TooLate:
-            assert expected is None
-        else:
-            assert (set(answer.cancelled), set(answer.too_late)) == expected
-
     def retry(self, number: int, *_: object) -> None:
         if not self.world.promises:
             return
         promise = pick(self.world.promises, number)
         stuck = [m for m, status in promise.erasures.items() if status == "needs_attention"]
         if working.try_again(retrying.retry_request, promise.id, possible=bool(stuck)):
-            promise.erasures |= dict.fromkeys(stuck, "pending")
+            promise.erasures |= dict.fromkeys(stuck, promise.waiting)
+            promise.decided["retry"] += 1
 
     def retry_all(self, number: int, *_: object) -> None:
         if not self.world.batches:
@@ -250,7 +252,8 @@ class Lifecycle(RuleBasedStateMachine):
         stuck = [p for p in left if p.erasures[batch.model] == "needs_attention"]
         if working.try_again(retrying.retry_job, batch.id, possible=bool(stuck)):
             for promise in stuck:
-                promise.erasures[batch.model] = "pending"
+                promise.erasures[batch.model] = promise.waiting
+                promise.decided["retry"] += 1
 
     @invariant()
     def nothing_contradicts_the_account(self) -> None:
@@ -262,8 +265,12 @@ class Lifecycle(RuleBasedStateMachine):
         for _ in range(len(self.checking())):
             self.accept(0)
         self.fall_silent(attempts=99)
-        for number in range(len(self.world.promises)):
+        for number, promise in enumerate(self.world.promises):
             self.retry(number)
+            if promise.is_held:
+                DECISIONS["approve"](self.world, number)
+            if promise.paused:
+                DECISIONS["resume"](self.world, number)
         for _ in range(MOST_JOBS):
             self.plan()
             if self.world.unfinished():

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from app.db import transaction
-from app.webhooks import outbox
+from app.webhooks import outbox, outcomes
 from app.webhooks.delivering import Senders
-from app.webhooks.outbox import Failure, Message
+from app.webhooks.outbox import Message
+from app.webhooks.outcomes import Failure, Outcome, Recorded
 
 SECRET = b"s3cr3t-of-32-bytes-and-no-others"
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -16,7 +17,7 @@ TARGET = "/hooks/MARKED?token=MARKED"
 def enqueue(port: int, host: str = "127.0.0.1", number: int = 0) -> UUID:
     url = f"http://{host}:{port}{TARGET}"
     with transaction() as session:
-        return outbox.enqueue(session, url, SECRET, "test.event", AT, {"number": number}).id
+        return outbox.enqueue(session, url, SECRET, "test.event", AT, {"number": number})
 
 
 def claim(*busy: str) -> Message | None:
@@ -30,9 +31,9 @@ def claimed() -> Message:
     return message
 
 
-def record(message: Message, failure: Failure | None) -> bool:
+def record(message: Message, failure: Failure | None) -> Recorded:
     with transaction() as session:
-        return outbox.record(session, message, failure)
+        return outcomes.record(session, message, Outcome(AT, 0.25, None, failure))
 
 
 def send_all(senders: Senders | None = None) -> None:

@@ -1,5 +1,6 @@
 """What the service promises, in plain Python and without a database."""
 
+from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,6 +12,8 @@ MOST_INTERRUPTIONS = 3
 class Model:
     id: UUID
     samples: frozenset[str]
+    held_above: int = 1_000_000
+    """Requests that concern it and name more samples wait for an approval."""
     status: str = "checking"
     versions: int = 0
     forgotten: dict[str, int] = field(default_factory=dict)
@@ -32,13 +35,36 @@ class Promise:
     awaited: frozenset[Model]
     """Models that were being checked when the request came."""
     erasures: dict[Model, str] = field(default_factory=dict)
-    cancelled: bool = False
+    ended: str | None = None
+    """Cancelled or rejected, as far as it was not too late."""
+    held: bool = False
+    approved: bool = False
+    paused: bool = False
+    decided: Counter[str] = field(default_factory=Counter)
+    """How often what was decided about it."""
+
+    @property
+    def is_held(self) -> bool:
+        return self.held and not self.approved and not self.ended
+
+    def concerns(self, model: Model) -> bool:
+        return self.only in (None, model) and bool(model.samples & self.asked)
+
+    def hold_for(self, model: Model) -> None:
+        if len(self.asked) > model.held_above and not self.ended:
+            self.held = True
 
     def match(self, model: Model) -> None:
         """Add what a ready model has to do for the request."""
-        if self.only in (None, model) and model.samples & self.asked and not self.cancelled:
-            holds = model.still_holds(self.asked)
-            self.erasures[model] = "pending" if holds else "completed"
+        if model in self.erasures or not self.concerns(model) or self.ended or self.is_held:
+            return
+        holds = model.still_holds(self.asked)
+        self.erasures[model] = self.waiting if holds else "completed"
+
+    @property
+    def waiting(self) -> str:
+        """Where what is to be forgotten stands before it is planned."""
+        return "paused" if self.paused else "pending"
 
     @property
     def waits(self) -> bool:
@@ -47,15 +73,17 @@ class Promise:
     @property
     def status(self) -> str:
         found = set(self.erasures.values())
-        if not found and self.cancelled:
-            return "cancelled"
+        if self.is_held:
+            return "held"
+        if not found and self.ended:
+            return self.ended
         if not found:
             return "pending" if self.waits else "nothing_found"
         if "needs_attention" in found:
             return "needs_attention"
-        if found == {"cancelled"}:
-            return "cancelled"
-        if found <= {"completed", "cancelled"}:
+        if found in ({"cancelled"}, {"rejected"}):
+            return found.pop()
+        if found <= {"completed", "cancelled", "rejected"}:
             return "completed"
         return "in_progress" if found & {"scheduled", "completed"} else "pending"
 
@@ -95,6 +123,8 @@ class World:
     batches: list[Batch] = field(default_factory=list)
     parts: dict[UUID, int] = field(default_factory=dict)
     """Parts that the batch of each job was split into, all in all."""
+    left: Counter[str] = field(default_factory=Counter)
+    """How often an erasure was cancelled, or rejected."""
 
     def unfinished(self) -> list[Batch]:
         return [batch for batch in self.batches if batch.status in ("queued", "running")]
@@ -106,15 +136,24 @@ class World:
         checking = {model for model in self.models if model.status == "checking"}
         awaited = frozenset(model for model in checking if only in (None, model))
         promise = Promise(id_, asked, only, awaited)
-        for model in self.models:
-            if model.status == "ready":
-                promise.match(model)
+        for model in [only] if only is not None else filter(promise.concerns, self.ready()):
+            promise.hold_for(model)
+        self.match(promise)
         self.promises.append(promise)
+
+    def ready(self) -> list[Model]:
+        return [model for model in self.models if model.status == "ready"]
+
+    def match(self, promise: Promise) -> None:
+        for model in self.ready():
+            promise.match(model)
 
     def make_ready(self, model: Model) -> None:
         model.status, model.versions = "ready", 1
         for promise in self.promises:
             if model in promise.awaited:
+                if promise.concerns(model) and not promise.approved:
+                    promise.hold_for(model)
                 promise.match(model)
 
     def queue(self, batch: Batch) -> None:
@@ -151,25 +190,60 @@ class World:
         else:
             self.leave(batch, "failed", split=True)
 
-    def withdraw(self, promise: Promise) -> tuple[set[UUID], set[UUID]] | None:
-        """Withdraw what can be; return the models that it left, and those too late; None: all."""
-        withdrawn = {m for m, status in promise.erasures.items() if self._may_leave(promise, m)}
-        before = {m for m, status in promise.erasures.items() if status == "cancelled"}
-        late = promise.erasures.keys() - withdrawn - before
-        nothing_left = late or promise.status == "nothing_found"
-        if nothing_left and not (withdrawn or promise.cancelled or promise.waits):
+    def end(self, promise: Promise, to: str) -> tuple[set[UUID], set[UUID]] | None:
+        """End what can be; return the models that it left, and those too late; None: all."""
+        if promise.ended not in (None, to):
             return None
-        promise.cancelled = True
-        for model in withdrawn:
+        leaving = {m for m in promise.erasures if self._may_leave(promise, m)}
+        before = {m for m, status in promise.erasures.items() if status == to}
+        late = promise.erasures.keys() - leaving - before
+        nothing_left = late or promise.status == "nothing_found"
+        goes_on = promise.waits or promise.is_held
+        if nothing_left and not (leaving or promise.ended or goes_on):
+            return None
+        if leaving or not promise.ended:
+            promise.decided[to] += 1
+        promise.ended = to
+        self._take_out(promise, leaving, to)
+        self.left[to] += len(leaving)
+        return _ids(leaving | before), _ids(late)
+
+    def pause(self, promise: Promise) -> None:
+        waiting = {
+            m
+            for m, status in promise.erasures.items()
+            if status in ("pending", "scheduled") and self._may_leave(promise, m)
+        }
+        promise.paused = True
+        self._take_out(promise, waiting, "paused")
+
+    def resume(self, promise: Promise) -> None:
+        promise.paused = False
+        for model, status in promise.erasures.items():
+            if status == "paused":
+                promise.erasures[model] = "pending"
+
+    def reopen(self, promise: Promise) -> None:
+        promise.ended = None
+        for model, status in promise.erasures.items():
+            if status in ("cancelled", "rejected"):
+                promise.erasures[model] = promise.waiting
+        self.match(promise)
+
+    def approve(self, promise: Promise) -> None:
+        promise.approved = True
+        self.match(promise)
+
+    def _take_out(self, promise: Promise, models: Iterable[Model], to: str) -> None:
+        for model in models:
             for batch in self.unfinished():
                 if batch.model is model and promise in batch.promises:
                     self._shrink(batch, promise)
-            promise.erasures[model] = "cancelled"
-        return _ids(withdrawn | before), _ids(late)
+            promise.erasures[model] = to
 
     def _may_leave(self, promise: Promise, model: Model) -> bool:
         status = promise.erasures[model]
-        if status in ("pending", "needs_attention"):
+        if status in ("pending", "paused", "needs_attention"):
             return True
         return status == "scheduled" and all(
             batch.status == "queued" or batch.interruptions < MOST_INTERRUPTIONS

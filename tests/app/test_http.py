@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from app.security import OPEN_PATHS
 
 KEY = "Authorization"
+DECISIONS = ("/approve", "/reject", "/reopen", "/extend", "/pause", "/resume", "/confirm")
 
 
 def operations(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
@@ -78,6 +79,23 @@ def test_every_error_is_a_problem(client: TestClient, verb: str, url: str, statu
         assert answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("/v1/models", {"GET", "POST"}),
+        ("/v1/models/none", {"GET"}),
+        ("/v1/models/none/recipients/6f1f0f3e-3f0c-4e0e-9f5b-1d3c8f6c2a11", {"DELETE", "GET"}),
+        ("/v1/deletion-requests/6f1f0f3e-3f0c-4e0e-9f5b-1d3c8f6c2a11/cancel", {"POST"}),
+    ],
+)
+def test_a_wrong_method_is_told_all_the_right_ones(
+    client: TestClient, url: str, allowed: set[str]
+) -> None:
+    answer = client.request("PATCH", url)
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
 def test_an_error_nobody_foresaw_is_a_problem_that_quotes_nothing(
     capfd: pytest.CaptureFixture[str],
     client: TestClient,
@@ -86,7 +104,7 @@ def test_an_error_nobody_foresaw_is_a_problem_that_quotes_nothing(
     def fail(*_: object) -> None:
         raise ValueError("MARKED-sample-ID")
 
-    monkeypatch.setattr("app.deletions.intake.submit", fail)
+    monkeypatch.setattr("app.deletions.storing.submit_all", fail)
     answer = client.post("/v1/deletion-requests", json={"sample_ids": ["MARKED-sample-ID"]})
     assert answer.status_code == 500
     assert answer.json()["type"] == "urn:lethe:problem:internal"
@@ -107,8 +125,9 @@ def test_the_description_names_every_answer_with_an_example(client: TestClient) 
                 content = answer["content"]["application/problem+json"]
                 assert content["examples"], (verb, path, code)
         if verb == "post":
-            # Withdrawn or acknowledged is done when it is answered; all else is made, or begins.
-            done = path.endswith(("/cancel", "/acknowledgement"))
+            # What is decided, withdrawn or acknowledged is so when it is answered; all else is
+            # made, or begins.
+            done = path.endswith(("/cancel", "/acknowledgement", ":bulk", *DECISIONS))
             assert codes & ({"200"} if done else {"201", "202"}), path
 
 

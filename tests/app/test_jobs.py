@@ -161,6 +161,18 @@ def test_a_job_is_published_once(client: TestClient, claimed: Job) -> None:
     assert len(client.get("/v1/models/digits/versions").json()["items"]) == 2
 
 
+def test_versions_come_in_pages_from_the_oldest_on(client: TestClient, claimed: Job) -> None:
+    url = "/v1/models/digits/versions"
+    alone = client.get(url, params={"limit": 1}).json()
+    assert ([each["number"] for each in alone["items"]], alone["next_after"]) == ([1], None)
+    publish(claimed)
+    first = client.get(url, params={"limit": 1}).json()
+    assert ([each["number"] for each in first["items"]], first["next_after"]) == ([1], 1)
+    second = client.get(url, params={"limit": 1, "after": 1}).json()
+    assert ([each["number"] for each in second["items"]], second["next_after"]) == ([2], None)
+    assert client.get(url, params={"after": -1}).status_code == 422
+
+
 def test_a_lease_that_is_renewed_does_not_run_out(claimed: Job) -> None:
     with transaction() as session:
         session.execute(

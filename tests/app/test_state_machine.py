@@ -69,6 +69,11 @@ def test_every_promise_is_kept_in_any_order_of_events(given: SimpleNamespace) ->
 WRONG_ROWS = [
     "UPDATE deletion_requests SET status = 'cancelled'",
     "UPDATE deletion_requests SET cancelled_at = now()",
+    "UPDATE deletion_requests SET rejected_at = now()",
+    "UPDATE deletion_requests SET held_at = now()",
+    "UPDATE deletion_requests SET paused_at = now()",
+    "INSERT INTO decisions (id, request_id, action, by, at, facts) SELECT gen_random_uuid(), id, "
+    "'approve', 'nobody', now(), '{}' FROM deletion_requests",
     "DELETE FROM requested_samples; DELETE FROM erasures; DELETE FROM deletion_requests",
     "UPDATE erasures SET status = 'needs_attention' WHERE status = 'scheduled'",
     "UPDATE erasures SET version_id = (SELECT id FROM model_versions v WHERE number = 1 AND "
@@ -86,6 +91,8 @@ WRONG_ENTRIES = [
     "FROM audit_entries WHERE event = 'erasure.completed' LIMIT 1",
     "INSERT INTO audit_entries (event, subject, payload) VALUES "
     "('erasure.cancelled', gen_random_uuid(), '{}')",
+    "INSERT INTO audit_entries (event, subject, payload) VALUES "
+    "('decision.approve', gen_random_uuid(), '{}')",
     "ALTER TABLE audit_nodes DISABLE TRIGGER USER; "
     "UPDATE audit_nodes SET hash = '\\x00' WHERE level = 0 AND index = 0",
 ]

@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app import logs
-from app.webhooks import delivering
+from app.db import transaction
+from app.tables import Signer
+from app.webhooks import delivering, outbox, signers
 from app.webhooks.delivering import Senders
-from app.webhooks.outbox import PAUSES
+from app.webhooks.outbox import Outgoing
+from app.webhooks.outcomes import PAUSES
 from tests.app.outboxes import SECRET, TARGET, claim, claimed, enqueue, send_all
 from tests.app.recalls import deliveries, delivery, make_due
 from tests.app.receivers import Receiver, listening, talking, verify
@@ -207,3 +210,31 @@ def test_the_log_names_the_host_and_what_happened_and_nothing_else(
         assert SECRET.decode() not in text
     make_due()
     assert SECRET.decode() not in repr(claimed())
+
+
+def test_a_way_of_signing_makes_the_headers_of_each_attempt_anew(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = dict(signers._ways)  # noqa: SLF001  # put back afterwards
+    ways.pop(Signer.OPENDSR, None)
+    monkeypatch.setattr(signers, "_ways", ways)
+    url = f"http://127.0.0.1:{receiver.port}{TARGET}"
+    with transaction() as session:
+        message = Outgoing(url, "other.event", '{"raw": 1}', signer=Signer.OPENDSR)
+        [id_] = outbox.enqueue_all(session, [message])
+    send_all()
+    assert (delivery(id_).problem, delivery(id_).attempts, receiver.received) == (
+        "not signing",
+        1,
+        [],
+    )
+    signers.add(Signer.OPENDSR, lambda message, at: {"X-Mine": f"{message.attempt}/{at}"})
+    make_due()
+    send_all()
+    [got] = receiver.received
+    attempt, at = got.headers["X-Mine"].split("/")
+    assert attempt == "2"
+    assert abs(int(at) - datetime.now(UTC).timestamp()) < 60
+    assert got.body == b'{"raw": 1}'
+    assert "webhook-signature" not in {name.lower() for name in got.headers}
+    assert delivery(id_).delivered_at is not None

@@ -7,8 +7,8 @@ import pytest
 
 from app.db import transaction
 from app.tables import Delivery
-from app.webhooks import outbox, sending
-from app.webhooks.outbox import PAUSES, Failure
+from app.webhooks import outbox, outcomes, sending
+from app.webhooks.outcomes import PAUSES, Failure
 from tests.app.outboxes import AT, SECRET, claim, claimed, enqueue, record
 from tests.app.recalls import deliveries, delivery, make_due
 
@@ -21,16 +21,16 @@ def test_pauses_grow_over_about_three_days_and_then_it_is_given_up() -> None:
     mean = sum(PAUSES, timedelta(0)) * 1.1
     assert timedelta(days=2.5) < mean < timedelta(days=3.5)
     for attempt, pause in enumerate(PAUSES, 1):
-        drawn = {outbox.pause(attempt) for _ in range(20)}
+        drawn = {outcomes.pause(attempt) for _ in range(20)}
         assert len(drawn) == 20
         assert all(pause <= each <= 1.2 * pause for each in drawn)
-    assert outbox.pause(1, timedelta(hours=3)) == timedelta(hours=3)
+    assert outcomes.pause(1, timedelta(hours=3)) == timedelta(hours=3)
     id_ = enqueue(9)
     for attempt in range(1, len(PAUSES) + 2):
         make_due()
         message = claimed()
         assert message.attempt == attempt
-        ended = record(message, Failure("timed out"))
+        ended = record(message, Failure("timed out")).ended
         assert ended is (attempt == len(PAUSES) + 1)
         assert (delivery(id_).given_up_at is not None) is ended
     make_due()

@@ -90,6 +90,23 @@ def test_one_address_that_is_not_public_spoils_all(names: Names, receiver: Recei
     assert receiver.received == []
 
 
+@pytest.mark.parametrize(
+    "ip",
+    [
+        *("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"),
+        # 127.0.0.1 and 169.254.169.254, mapped and behind NAT64.
+        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
+        *("64:ff9b:1::7f00:1", "2002:7f00:1::", "fe80::1", "::", "10.0.0.1", "0.0.0.0"),  # noqa: S104
+    ],
+)
+def test_a_name_leads_to_no_address_in_disguise(names: Names, receiver: Receiver, ip: str) -> None:
+    names.answers[NAME] = [[ip], ["127.0.0.1"]]
+    with pytest.raises(NotSent, match=r"^address refused$"):
+        sending.post(at(receiver.port, NAME), HEADERS, BODY, LOOPBACK)
+    assert receiver.received == []
+    assert sending.post(at(receiver.port, NAME), HEADERS, BODY, LOOPBACK).status == 204
+
+
 def test_a_name_that_changes_its_answer_is_asked_once(names: Names, receiver: Receiver) -> None:
     with listening(host="127.0.0.2", port=receiver.port) as elsewhere:
         names.answers[NAME] = [["127.0.0.1"], ["127.0.0.2"]]

@@ -16,13 +16,23 @@ def test_compose_accepts_the_file_once_all_secrets_are_given() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", [name for name in SECRETS if name != API_KEY])
 @pytest.mark.parametrize("value", [None, ""])
 def test_compose_refuses_to_start_without_a_secret(secret: str, value: str | None) -> None:
     given = {name: text for name, text in SECRETS.items() if name != secret}
     result = compose("--quiet", environment=given if value is None else {**given, secret: value})
     assert result.returncode != 0
     assert secret in result.stderr
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_compose_starts_without_a_key_of_the_operator(value: str | None) -> None:
+    given = {name: text for name, text in SECRETS.items() if name != API_KEY}
+    environment = given if value is None else {**given, API_KEY: value}
+    result = compose("--format", "json", environment=environment)
+    api = json.loads(result.stdout)["services"]["api"]["environment"]
+    urls = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
+    assert Settings(**urls, api_key=api[API_KEY]).root_key() is None
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -92,7 +102,7 @@ def test_every_setting_can_be_set_through_compose(services: dict[str, dict]) -> 
     }
     # The embedded mode is for one command on one machine, and so are crashes on purpose. A key in a
     # file of the host would have another owner than the container's user.
-    elsewhere = {"mode", "crash_folder", "log_key_file", "weights_key_file"}
+    elsewhere = {"mode", "crash_folder", "log_key_file", "weights_key_file", "opendsr_key_file"}
     assert reachable == set(Settings.model_fields) - elsewhere
 
 

@@ -14,7 +14,10 @@ def test_only_its_owner_can_read_a_new_state_folder(tmp_path: Path):
     with claim(tmp_path / "state") as claimed:
         modes = {path.name: path.stat().st_mode & 0o777 for path in claimed.folder.iterdir()}
     assert claimed.folder.stat().st_mode & 0o777 == 0o700
-    private = ("secrets.json", "log-key.pem", "weights-key.pem", "lock", "programs.lock")
+    private = (
+        *("secrets.json", "lock", "programs.lock", "log-key.pem", "weights-key.pem"),
+        *("opendsr-key.pem", "opendsr-certificate.pem"),
+    )
     assert modes == {**dict.fromkeys(private, 0o600), "logs": 0o700}
 
 

@@ -20,6 +20,8 @@ from embedded.commands import (
     ID_KEY,
     LOG_KEY,
     LOG_KEY_FILE,
+    OPENDSR_CERTIFICATE_FILE,
+    OPENDSR_KEY_FILE,
     PROGRAMS,
     SECRETS,
     WEIGHTS_KEY,
@@ -28,6 +30,7 @@ from embedded.commands import (
 )
 from embedded.errors import FolderRefused, ProgramFailed, SettingsRefused
 from embedded.servers import Servers, remove, temporary_place
+from embedded.state import SECRETS_FILE
 from embedded.supervisor import BROKER_URL, DATABASE_URL, Supervisor, command_line
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -112,12 +115,13 @@ def test_each_program_gets_its_own_secrets_and_no_others(
     seen["api"] = httpx2.get(supervisor.url, trust_env=False).json()
     held = {name: set(SECRETS) & set(found) for name, found in seen.items()}
     assert held == {
-        "api": {API_KEY, ID_KEY, LOG_KEY_FILE},
+        "api": {API_KEY, ID_KEY, LOG_KEY_FILE, OPENDSR_KEY_FILE, OPENDSR_CERTIFICATE_FILE},
         "worker": {ID_KEY, WEIGHTS_KEY_FILE},
-        "scheduler": {LOG_KEY_FILE},
+        "scheduler": {LOG_KEY_FILE, OPENDSR_KEY_FILE},
     }
     assert seen["api"][API_KEY] == supervisor.api_key
     assert seen["api"][LOG_KEY_FILE] == str(supervisor.folder / "log-key.pem")
+    assert seen["scheduler"][OPENDSR_KEY_FILE] == str(supervisor.folder / "opendsr-key.pem")
     assert seen["worker"][WEIGHTS_KEY_FILE] == str(supervisor.folder / "weights-key.pem")
     assert seen["worker"]["OMP_WAIT_POLICY"] == "PASSIVE"
     for found in seen.values():
@@ -244,11 +248,11 @@ def test_programs_stop_before_what_they_need(used: Path, place: Path, eventually
 
 
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_everything_in_order(serving, place: Path, eventually, order):
+def test_a_signal_stops_everything_in_order(serving, used: Path, place: Path, eventually, order):
     process = serving(stdout=subprocess.PIPE)
     said = [process.stdout.readline() for _ in range(4)]
     assert re.search(r"http://127\.0\.0\.1:\d+/docs", said[1])
-    assert "lethe_" in said[2]
+    assert said[2].split() == ["API", "key", "`api_key`", "in", str(used / SECRETS_FILE)]
     assert "logs" in said[3]
     eventually(lambda: len(list(place.glob("*.json"))) == 2)
     process.send_signal(order)

@@ -7,7 +7,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from app.audit import ledger
-from app.lifecycle import MOVES
+from app.moves import MOVES
 from app.tables import DeletionRequest, UnlearningJob
 from lethe.verify import EMPTY_ROOT, leaf_hash, node_hash
 from tests.chaos.checker.snapshot import Snapshot, Violation
