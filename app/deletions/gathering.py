@@ -1,11 +1,14 @@
 """Store together what comes at the same time: one transaction, and an outcome for each request.
 
-A commit costs the same for one request as for sixty. Nobody waits for company: whoever comes first
-is written at once, and what comes meanwhile is the next transaction.
+A transaction costs hardly more for sixteen requests than for one. Who comes alone is written at
+once, and what comes meanwhile is the next transaction. That one gives those who were just answered
+as long as the last one took to come again, as clients with many requests do.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
 
@@ -46,6 +49,8 @@ class Gathering(Generic[Answer]):
         self._samples = 0
         self._writers: set[asyncio.Task[None]] = set()
         self._began_at = 0.0
+        self._expected = 0
+        self._is_complete = asyncio.Event()
         self._threads = CapacityLimiter(WRITERS)
 
     async def take(self, asked: Asked) -> Answer:
@@ -63,31 +68,52 @@ class Gathering(Generic[Answer]):
         one: _Waiting[Answer] = _Waiting(asked, loop.create_future())
         self._waiting.append(one)
         self._samples += one.samples
+        if len(self._waiting) >= self._expected:
+            self._is_complete.set()
         takes_long = loop.time() - self._began_at > LONG_SECONDS
         if not self._writers or (takes_long and len(self._writers) < WRITERS):
             # It begins in the loop's next turn, with all whose requests were read in this one.
-            writer = asyncio.create_task(self._write())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            self._writers.add(asyncio.create_task(self._write()))
         return await one.outcome
 
     async def _write(self) -> None:
-        while together := self._next():
-            asked = [one.asked for one in together]
-            self._began_at = asyncio.get_running_loop().time()
-            try:
-                outcomes = await run_sync(store, asked, self._describe, limiter=self._threads)
-            except BaseException:  # this task is cancelled, and nobody else would answer
-                for one in together:
-                    one.outcome.cancel()
-                raise
-            for one, outcome in zip(together, outcomes, strict=True):
-                if one.outcome.done():
-                    continue  # whoever asked is not there any more
-                if isinstance(outcome, Exception):
-                    one.outcome.set_exception(outcome)
-                else:
-                    one.outcome.set_result(outcome)
+        writer = asyncio.current_task()
+        try:
+            while together := self._next():
+                await self._write_one(together)
+        finally:
+            # Not by a callback of the task, which comes a turn later: whoever came in between would
+            # take it for one that still writes.
+            self._writers = {other for other in self._writers if other is not writer}
+
+    async def _write_one(self, together: Sequence[_Waiting[Answer]]) -> None:
+        asked = [one.asked for one in together]
+        loop = asyncio.get_running_loop()
+        began_at = self._began_at = loop.time()
+        try:
+            outcomes = await run_sync(store, asked, self._describe, limiter=self._threads)
+        except BaseException:  # this task is cancelled, and nobody else would answer
+            for one in together:
+                one.outcome.cancel()
+            raise
+        for one, outcome in zip(together, outcomes, strict=True):
+            if one.outcome.done():
+                continue  # whoever asked is not there any more
+            if isinstance(outcome, Exception):
+                one.outcome.set_exception(outcome)
+            else:
+                one.outcome.set_result(outcome)
+        lasted, self._began_at = loop.time() - began_at, loop.time()
+        await self._gather(len(together) + len(self._waiting), lasted)
+
+    async def _gather(self, expected: int, seconds: float) -> None:
+        """Wait until as many wait as there were at once, but no longer than this."""
+        self._expected = min(expected, MOST_TOGETHER)
+        if self._expected > 1 and len(self._waiting) < self._expected:
+            self._is_complete.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, LONG_SECONDS)):
+                    await self._is_complete.wait()
 
     def _next(self) -> list[_Waiting[Answer]]:
         together: list[_Waiting[Answer]] = []

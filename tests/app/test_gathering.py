@@ -70,6 +70,17 @@ def test_what_comes_one_after_another_is_not_kept_waiting_for_company() -> None:
     assert transactions() == [1, 1, 1]
 
 
+def test_who_comes_back_alone_is_not_kept_waiting_for_the_others() -> None:
+    async def come() -> list[Outcome]:
+        gathering = Gathering(describe)
+        await asyncio.gather(*(gathering.take(asked(f"r{n}")) for n in range(8)))
+        async with asyncio.timeout(20):
+            return [await gathering.take(asked(f"s{n}")) for n in range(3)]
+
+    assert asyncio.run(come()) == [(f"s{n}", True) for n in range(3)]
+    assert transactions() == [1, 1, 1, 8]
+
+
 def test_each_transaction_asks_for_a_plan_once_and_only_for_what_is_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,6 +21,7 @@ from embedded.environment import environment_for, secrets_of
 from embedded.errors import ProgramFailed
 from embedded.server import HOST, Server, free_port
 from embedded.servers import Servers
+from embedded.signing_keys import HOST_NAME
 from embedded.supervisor import BROKER_URL, DATABASE_URL, ROOT, Application
 from tests.chaos.recipe import RECIPES, TRACES
 
@@ -266,6 +267,7 @@ class Fleet:
             environment = {
                 **environment_for(described, {}, secrets),
                 **self._service(),
+                "LETHE_OPENDSR_DOMAIN": f"{HOST_NAME}:{port}",
                 **{key: secrets[key] for key in described.secrets if secrets[key]},
             }
             application = Application(described, port, environment, claimed)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import ledger
 from app.moves import MOVES
+from app.statuses import RequestStatus
 from app.tables import DeletionRequest, UnlearningJob
 from lethe.verify import EMPTY_ROOT, leaf_hash, node_hash
 from tests.chaos.checker.snapshot import Snapshot, Violation
@@ -36,7 +37,10 @@ def log(now: Snapshot, history: History) -> Iterator[Violation]:
             if last.get(id_) != expected:
                 what = f"{subject} {id_} is {row['status']}, and logged as {last.get(id_)}"
                 yield Violation("log", what)
-    yield from _impossible_moves("deletion_request", MOVES[DeletionRequest], history.statuses)
+    # Nobody reopens a request here.
+    ended = {RequestStatus.CANCELLED: set(), RequestStatus.REJECTED: set()}
+    moves = {**MOVES[DeletionRequest], **ended}
+    yield from _impossible_moves("deletion_request", moves, history.statuses)
     yield from _impossible_moves("job", MOVES[UnlearningJob], history.job_statuses)
 
 
