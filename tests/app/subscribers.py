@@ -11,14 +11,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
 from app.db import transaction
-from app.security import Client, Scope, authenticate
+from app.scopes import Scope
 from app.tables import Callback, Delivery
 from app.webhooks.outcomes import PAUSES
+from tests.app.callers import bearer, give
 from tests.app.outboxes import send_all
 from tests.app.recalls import make_due
 from tests.app.receivers import Received
@@ -75,14 +75,12 @@ class Subscribers:
     @contextmanager
     def acting(self, name: str, *scopes: Scope) -> Iterator[None]:
         """Call as a client of this name with these scopes alone."""
-        app = self.http.app
-        assert isinstance(app, FastAPI)
-        client = Client(name, frozenset(scopes))
-        app.dependency_overrides[authenticate] = lambda: client
+        own = self.http.headers["Authorization"]
+        self.http.headers.update(bearer(give(name, *scopes)))
         try:
             yield
         finally:
-            app.dependency_overrides.clear()
+            self.http.headers["Authorization"] = own
 
 
 def key_of(shown: str) -> bytes:

@@ -230,7 +230,7 @@ def test_many_samples_take_no_more_memory_than_a_few(environment: dict[str, str]
         for count in (5, 15):
             for number in range(count):
                 taken = {} if number % 10 == 0 else {"model": "none"}
-                ids = [f"{number}/{place}/{count}" for place in range(10_000)]
+                ids = [f"{number}/{place}/{count}/" + "x" * 80 for place in range(10_000)]
                 wire.send(ndjson([{"sample_ids": ids, **taken}]))
             if not peaks:
                 assert wire.status() == 200
@@ -240,7 +240,7 @@ def test_many_samples_take_no_more_memory_than_a_few(environment: dict[str, str]
         wire.end()
         assert next(answers)["lines"] == 20
         wire.close()
-        # Their digests alone would be 10 MiB.
+        # The lines would be 14 MiB, and their digests 10.
         assert peaks[1] - peaks[0] < 8 * 1024**2
         with transaction() as session:
             assert session.scalar(select(func.count()).select_from(RequestedSample)) == 30_000

@@ -18,8 +18,9 @@ from schemathesis.transport.requests import REQUESTS_TRANSPORT
 
 NDJSON = "application/x-ndjson"
 SAFETENSORS = "application/vnd.safetensors"
-# The smallest checkpoint: the length of a header, and a header without tensors.
-CHECKPOINT = struct.pack("<Q", 2) + b"{}"
+# The smallest checkpoint: the length of a header, the header, and one number.
+HEADER = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+CHECKPOINT = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
 URL = "https://hooks.example.com/lethe"
 IDENTITY = {
     "identity_type": "controller_customer_id",
