@@ -227,7 +227,7 @@ def test_many_samples_take_no_more_memory_than_a_few(environment: dict[str, str]
         wire = Wire(address)
         peaks = []
         # Most name a model that is not there: they are read and digested, and cost no disk.
-        for count in (5, 15):
+        for count in (5, 25):
             for number in range(count):
                 taken = {} if number % 10 == 0 else {"model": "none"}
                 ids = [f"{number}/{place}/{count}/" + "x" * 80 for place in range(10_000)]
@@ -238,12 +238,12 @@ def test_many_samples_take_no_more_memory_than_a_few(environment: dict[str, str]
             assert len(list(islice(answers, count))) == count
             peaks.append(_peak(process.pid))
         wire.end()
-        assert next(answers)["lines"] == 20
+        assert next(answers)["lines"] == 30
         wire.close()
-        # The lines would be 14 MiB, and their digests 10.
-        assert peaks[1] - peaks[0] < 8 * 1024**2
+        # The lines are 24 MiB, and their digests would be 16.
+        assert peaks[1] - peaks[0] < 12 * 1024**2
         with transaction() as session:
-            assert session.scalar(select(func.count()).select_from(RequestedSample)) == 30_000
+            assert session.scalar(select(func.count()).select_from(RequestedSample)) == 40_000
     finally:
         process.terminate()
         process.wait()

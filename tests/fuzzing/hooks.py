@@ -14,6 +14,7 @@ from uuid import uuid4
 import schemathesis
 from schemathesis import Case, HookContext, SerializationContext
 from schemathesis.generation import GenerationMode
+from schemathesis.generation.meta import TestPhase
 from schemathesis.transport.requests import REQUESTS_TRANSPORT
 
 NDJSON = "application/x-ndjson"
@@ -80,6 +81,9 @@ def _an_opendsr_request_of_its_own(case: Case) -> None:
 
 
 def _what_is_there(case: Case) -> None:
+    # A sequence of calls brings what the calls before it made.
+    if case.meta is None or case.meta.phase.name is TestPhase.STATEFUL:
+        return
     # In turn, and sometimes something else, so that 404 is met as well.
     for name in case.path_parameters or {}:
         known = [*THERE.get(name, []), None]
@@ -117,9 +121,16 @@ def _a_cursor_of_its_own_list(case: Case) -> None:
         del query["cursor"]
 
 
-def _a_checkpoint(case: Case) -> None:
-    if case.path == "/v1/checkpoints":
-        case.body = CHECKPOINT
+def _durations_of_a_policy(case: Case) -> None:
+    # Within a year, which the format does not say.
+    if case.path == "/v1/models" and isinstance(case.body, dict):
+        for part in (case.body.get("policy") or {}).values():
+            if isinstance(part, dict):
+                part |= {name: "PT1H" for name, value in part.items() if _is_duration(value)}
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, str) and value.lstrip("-+").startswith("P")
 
 
 ADAPTATIONS: tuple[Callable[[Case], None], ...] = (
@@ -132,5 +143,5 @@ ADAPTATIONS: tuple[Callable[[Case], None], ...] = (
     _an_address_outside,
     _a_period_that_ends_after_it_began,
     _a_cursor_of_its_own_list,
-    _a_checkpoint,
+    _durations_of_a_policy,
 )
