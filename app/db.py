@@ -14,6 +14,8 @@ from app.settings import settings
 
 # The newest migration; a test holds it against the migrations folder.
 SCHEMA_REVISION = "0009"
+# Executions after which the driver prepares any statement: never.
+PREPARED_BY_ITSELF = 2**31
 
 
 _first = Lock()
@@ -40,8 +42,9 @@ def _engine() -> Engine:
         connect_args={
             "connect_timeout": 5,
             # A prepared statement may get one plan for all values of its parameters; a status that
-            # is a parameter then rules out the indexes on the rows of one status.
-            "prepare_threshold": None,
+            # is a parameter then rules out the indexes on the rows of one status. Only those for
+            # which one plan does are prepared: they say so, see ``app.statements``.
+            "prepare_threshold": PREPARED_BY_ITSELF,
             # A claim that hangs on a lock would look like a dead worker.
             "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s "
             "-c timezone=UTC",

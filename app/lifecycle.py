@@ -5,22 +5,22 @@ clients concerned told of it.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, inspect, update
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.expression import Executable
+from sqlalchemy.orm import InstrumentedAttribute, Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.audit import ledger
 from app.callbacks import announcing
 from app.errors import IllegalMove
 from app.moves import INITIAL, SUBJECTS, sources
+from app.statements import Statement, ask
 from app.tables import (
     DeletionRequest,
     Erasure,
@@ -44,8 +44,6 @@ Row = TypeVar(
 Facts = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-# Where a session keeps the entries of a block.
-_TOLD = "lifecycle.told"
 
 
 def begin(session: Session, row: Row, facts: Mapping[str, Any]) -> Row:
@@ -65,38 +63,87 @@ def begin_all(session: Session, rows: list[Row], facts: Facts) -> list[Row]:
 
 def begin_missing(
     session: Session,
-    table: type[Row],
-    values: list[dict[str, Any]],
+    rows: Sequence[Row],
     unique: Collection[InstrumentedAttribute[Any]],
     facts: Facts,
 ) -> list[Row]:
     """Insert rows in their first status, but those whose unique columns are taken; return the new.
 
-    All name the same columns, and each that has no default in the database. Whoever inserts the
-    same ones at this moment is waited for.
+    Whoever inserts the same ones at this moment is waited for.
     """
-    if not values:
+    if not rows:
         return []
-    given = [{"status": INITIAL[table], **of_one} for of_one in values]
-    statement = _insertion(table, tuple(given[0]), tuple(each.key for each in unique))
-    rows = list(session.scalars(statement, {"given": json.dumps(given, default=_as_json)}))
-    _report(session, rows, facts)
-    return rows
+    for row in rows:
+        row.status = INITIAL[type(row)]
+    (found,) = ask(session, insertion(rows, unique))
+    ids = {id_ for (id_,) in found}
+    new = keep(session, [row for row in rows if row.id in ids])
+    _report(session, new, facts)
+    return new
+
+
+def begun(row: Row, facts: Mapping[str, Any]) -> ledger.Entry:
+    """Give a row that is yet to be inserted its first status; return the entry that goes with it.
+
+    For many rows in few statements: this, ``moved``, ``insertion`` and ``keep`` do together what
+    ``begin`` and ``move`` do. Their caller appends the entries, and tells clients.
+    """
+    row.status = INITIAL[type(row)]
+    return _entry(row, facts)
+
+
+def moved(row: Row, to: str, facts: Mapping[str, Any]) -> ledger.Entry:
+    """Move a row that is yet to be inserted; return the entry that goes with it.
+
+    Raises:
+        IllegalMove: it does not stand where this move begins.
+
+    """
+    if row.status not in sources(type(row), to):
+        raise IllegalMove(f"{SUBJECTS[type(row)]} {row.id} cannot become {to}")
+    row.status = to
+    return _entry(row, facts)
+
+
+def insertion(rows: Sequence[Row], unique: Collection[InstrumentedAttribute[Any]]) -> Statement:
+    """Return the statement that inserts rows of one table, and returns the ids of the new ones.
+
+    Those whose unique columns are taken are left out. It fills no column by itself.
+    """
+    table = type(rows[0])
+    names = table.__table__.c.keys()
+    # Of what is not given, JSON says nothing, and it becomes NULL.
+    given = [{name: row.__dict__[name] for name in names if name in row.__dict__} for row in rows]
+    return Statement(
+        _insertion(table, tuple(each.key for each in unique)),
+        {"given": json.dumps(given, default=_as_json)},
+    )
+
+
+def keep(session: Session, rows: Sequence[Row]) -> list[Row]:
+    """Have the session know rows that were inserted past it; return them."""
+    for row in rows:
+        if row in session:
+            continue
+        # What is not given is NULL, and not yet to be read.
+        for name in inspect(row).unloaded:
+            set_committed_value(row, name, None)
+        make_transient_to_detached(row)
+    session.add_all(rows)
+    return list(rows)
 
 
 @cache
-def _insertion(table: type[Any], names: tuple[str, ...], unique: tuple[str, ...]) -> Executable:
-    # One statement with one parameter, however many rows. SQLAlchemy looks through a statement of
-    # its own making at each use, which takes longer than PostgreSQL does.
+def _insertion(table: type[Any], unique: tuple[str, ...]) -> str:
+    # One parameter, however many rows.
     columns = table.__table__.c
-    types = (f"{name} {columns[name].type.compile(dialect=_DIALECT)}" for name in names)
-    inserted = text(
-        f"INSERT INTO {table.__tablename__} ({', '.join(names)}) "  # noqa: S608  our own names
-        f"SELECT * FROM json_to_recordset(CAST(:given AS json)) AS given ({', '.join(types)}) "
-        f"ON CONFLICT ({', '.join(unique)}) DO NOTHING "
-        f"RETURNING {', '.join(columns.keys())}"
-    ).columns(*columns)
-    return select(table).from_statement(inserted).execution_options(populate_existing=True)
+    types = (f"{column.name} {column.type.compile(dialect=_DIALECT)}" for column in columns)
+    names = ", ".join(columns.keys())
+    return (
+        f"INSERT INTO {table.__tablename__} ({names}) "  # noqa: S608  our own names
+        f"SELECT * FROM json_to_recordset(%(given)s::json) AS given ({', '.join(types)}) "
+        f"ON CONFLICT ({', '.join(unique)}) DO NOTHING RETURNING id"
+    )
 
 
 def _as_json(value: object) -> str:
@@ -108,6 +155,8 @@ def _as_json(value: object) -> str:
             return value.isoformat()
         case UUID():
             return str(value)
+        case timedelta():
+            return f"{value // timedelta(microseconds=1)} microseconds"
     raise TypeError(f"no column takes a {type(value).__name__}")
 
 
@@ -161,29 +210,13 @@ def move_one(
     return rows[0]
 
 
-@contextmanager
-def together(session: Session) -> Iterator[None]:
-    """Append the entries of all that begins and moves in this block in one statement, at its end.
-
-    Whoever leaves the block by an exception rolls back: nothing is appended then.
-    """
-    told: list[ledger.Entry] = []
-    session.info[_TOLD] = told
-    try:
-        yield
-    finally:
-        del session.info[_TOLD]
-    ledger.append(session, told)
-
-
 def _report(session: Session, rows: list[Any], facts: Facts) -> None:
     of = facts if callable(facts) else lambda _: facts
-    entries = [ledger.Entry(f"{SUBJECTS[type(row)]}.{row.status}", row.id, of(row)) for row in rows]
-    told = session.info.get(_TOLD)
-    if told is None:
-        ledger.append(session, entries)
-    else:
-        told += entries
+    ledger.append(session, [_entry(row, of(row)) for row in rows])
     requests = [row for row in rows if isinstance(row, DeletionRequest)]
     if requests:
         announcing.announce(session, requests)
+
+
+def _entry(row: Any, facts: Mapping[str, Any]) -> ledger.Entry:
+    return ledger.Entry(f"{SUBJECTS[type(row)]}.{row.status}", row.id, facts)

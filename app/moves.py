@@ -1,6 +1,7 @@
 """The allowed moves between statuses, as data; ``app.lifecycle`` makes them."""
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from app.statuses import (
@@ -160,6 +161,7 @@ MOVES: Mapping[type[Any], Mapping[str, Collection[str]]] = {
 }
 
 
-def sources(table: type[Any], to: str) -> list[str]:
+@cache
+def sources(table: type[Any], to: str) -> tuple[str, ...]:
     """Return the statuses from which a row may move to this one."""
-    return sorted(source for source, targets in MOVES[table].items() if to in targets)
+    return tuple(sorted(source for source, targets in MOVES[table].items() if to in targets))

@@ -1,9 +1,10 @@
 """What callers may do. Closed by default: all but the open paths needs a credential.
 
-Each route names the scopes that open it, through one of the types at this module's end.
+Each route names the scopes that open it, through one of the types at this module's end. They are
+asynchronous and wait for nothing: any other dependency takes a thread for each request.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,7 +38,7 @@ class Caller:
     """The client whose requests it may see here; None for everybody's."""
 
 
-def authenticate(request: Request, _: Annotated[object, Depends(_bearer)]) -> Client:
+async def authenticate(request: Request, _: Annotated[object, Depends(_bearer)]) -> Client:
     """Return the client whom the middleware let in; the dependency documents the scheme.
 
     Raises:
@@ -50,7 +51,7 @@ def authenticate(request: Request, _: Annotated[object, Depends(_bearer)]) -> Cl
     return client
 
 
-def permit(*wide: Scope, own: Collection[Scope] = ()) -> Callable[[Client], Caller]:
+def permit(*wide: Scope, own: Collection[Scope] = ()) -> Callable[[Client], Awaitable[Caller]]:
     """Return a dependency that lets in whoever has one of the scopes.
 
     Args:
@@ -59,7 +60,7 @@ def permit(*wide: Scope, own: Collection[Scope] = ()) -> Callable[[Client], Call
 
     """
 
-    def check(client: Annotated[Client, Depends(authenticate)]) -> Caller:
+    async def check(client: Annotated[Client, Depends(authenticate)]) -> Caller:
         if client.scopes.intersection(wide):
             return Caller(client.name, None)
         if client.scopes.intersection(own):

@@ -23,7 +23,7 @@ from embedded.server import HOST, free_port
 from embedded.servers import Servers, remove
 from embedded.supervisor import BROKER_URL, DATABASE_URL, READY_SECONDS, ROOT, command_line
 
-PRODUCT, WITH_VALIDATION = "app.main:create_app", "benchmarks.ingest_app:create"
+PRODUCT, WITH_VALIDATION = "app.serving:create", "benchmarks.ingest_app:create"
 MANIFEST = "COPY manifest_entries (model_id, sample_digest) FROM STDIN"
 
 

@@ -38,7 +38,7 @@ MIGRATIONS = Program("migrations", ("alembic", "upgrade", "head"))
 API = Program(
     "api",
     (
-        *("uvicorn", "--factory", "app.main:create_app", "--host", "{host}", "--port", "{port}"),
+        *("uvicorn", "--factory", "app.serving:create", "--host", "{host}", "--port", "{port}"),
         # The application logs its requests itself, by route: a path can quote a sample ID. A
         # download may go on for a while when the process is asked to end, and not for ever.
         *("--no-access-log", "--timeout-graceful-shutdown", "30"),

@@ -4,6 +4,7 @@ An entry is durable with what it reports. Its place in the Merkle tree is given 
 one caller at a time, so that no lock on the log is held while other work waits to commit.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from typing import Any
 from uuid import UUID
 
 import rfc8785
-from sqlalchemy import JSON, Text, Uuid, bindparam, column, delete, exists, func, insert, select
+from sqlalchemy import delete, exists, func, insert, select
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.orm import Session
 
 from app.audit import merkle
 from app.db import lock, now
 from app.errors import NotFound, RolledBack
+from app.statements import Statement, ask
 from app.tables import AuditEntry, AuditHead, AuditLeaf, AuditNode, AuditPending, SignedHead
 from lethe.verify import EMPTY_ROOT, leaf_hash
 from lethe.verify.note import peek
@@ -26,6 +28,25 @@ from lethe.verify.reasons import NotProven
 
 # Entries placed in one transaction: bounds its memory, and how long others wait for the log.
 BATCH = 10_000
+
+
+# One parameter, since a batch of erasures brings thousands of entries.
+_ADD = """
+    WITH added AS (
+        INSERT INTO audit_entries (event, subject, payload)
+        SELECT event, subject, payload FROM json_to_recordset(%(told)s::json)
+            AS told (event text, subject uuid, payload text)
+        RETURNING id
+    )
+    INSERT INTO audit_pending (entry_id) SELECT id FROM added
+"""
+
+
+# Where there are neither floats nor what nests, and names are ours, the two agree; this one is five
+# times as fast, and each request brings an entry or two.
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+# Beyond it RFC 8785 knows no whole numbers.
+_LARGEST = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +80,44 @@ class Leaf:
         return leaf_hash(self.payload.encode())
 
 
-def append(session: Session, entries: Iterable[Entry]) -> None:
+def append(session: Session, entries: Sequence[Entry]) -> None:
     """Add entries to the caller's transaction; they happened if and only if it commits."""
+    if entries:
+        ask(session, addition(entries))
+
+
+def addition(entries: Iterable[Entry]) -> Statement:
+    """Return the statement that does so, for a caller who has others to send with it."""
     at = now().isoformat()
     told = [
-        {"event": entry.event, "subject": str(entry.subject), "payload": _payload(entry, at)}
+        {"event": entry.event, "subject": str(entry.subject), "payload": payload(entry, at)}
         for entry in entries
     ]
-    if not told:
-        return
-    # One statement with one parameter: a batch of erasures brings thousands of entries.
-    rows = (
-        func.json_to_recordset(bindparam("told", told, JSON))
-        .table_valued(column("event", Text), column("subject", Uuid), column("payload", Text))
-        .render_derived(with_types=True)
-    )
-    added = (
-        insert(AuditEntry)
-        .from_select(["event", "subject", "payload"], select(rows))
-        .returning(AuditEntry.id)
-        .cte("added")
-    )
-    session.execute(insert(AuditPending).from_select(["entry_id"], select(added.c.id)))
+    return Statement(_ADD, {"told": json.dumps(told)})
 
 
-def _payload(entry: Entry, at: str) -> str:
-    return rfc8785.dumps(
-        {
-            "at": at,
-            "event": entry.event,
-            "facts": dict(entry.facts),
-            "subject": str(entry.subject),
-        }
-    ).decode()
+def payload(entry: Entry, at: str) -> str:
+    """Return an entry as canonical JSON (RFC 8785)."""
+    told: dict[str, Any] = {
+        "at": at,
+        "event": entry.event,
+        "facts": dict(entry.facts),
+        "subject": str(entry.subject),
+    }
+    if all(map(_is_plain, entry.facts.values())):
+        return _PLAIN.encode(told)
+    return rfc8785.dumps(told).decode()
+
+
+def _is_plain(value: object) -> bool:
+    match value:
+        case None | str():
+            return True
+        case int():
+            return -_LARGEST <= value <= _LARGEST
+        case list():
+            return not value
+    return False
 
 
 def sequence(session: Session) -> bool:

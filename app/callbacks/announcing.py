@@ -4,21 +4,26 @@ A client without callbacks costs one look at an index in each transaction that m
 is not remembered for longer: another process may have registered a callback a moment ago.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from app.callbacks.events import event_of
-from app.tables import Callback, DeletionRequest
+from app.statements import Row, Statement, ask
+from app.tables import DeletionRequest
 from app.webhooks import outbox
 from app.webhooks.outbox import Outgoing
 
 Announcer = Callable[[Session, Sequence[DeletionRequest]], None]
 
-Endpoint = Row[str, UUID, str, list[str] | None, datetime]
+# The database's clock, since those who move a request have clocks of their own.
+_LOOK = """
+    SELECT client, id, url, events, clock_timestamp() FROM callbacks
+    WHERE client = ANY(%(clients)s::text[]) AND removed_at IS NULL AND disabled_at IS NULL
+"""
 
 REQUESTS = "/v1/deletion-requests"
 
@@ -26,6 +31,16 @@ REQUESTS = "/v1/deletion-requests"
 _WITHOUT = "clients without callbacks"
 
 _others: list[Announcer] = []
+
+
+class Endpoint(NamedTuple):
+    """Where a client is told, and of which events; None for all of them."""
+
+    client: str
+    id: UUID
+    url: str
+    events: list[str] | None
+    at: datetime
 
 
 def add(announcer: Announcer) -> None:
@@ -43,49 +58,59 @@ def announce(session: Session, requests: Sequence[DeletionRequest]) -> None:
 
     Each endpoint is told of one request's changes in their order; see ``outbox.lane_of``.
     """
-    endpoints = _endpoints(session, {request.client for request in requests})
-    if endpoints:
-        outbox.enqueue_all(
-            session, [message for request in requests for message in _messages(request, endpoints)]
-        )
+    outbox.enqueue_all(
+        session, messages(requests, _endpoints(session, {request.client for request in requests}))
+    )
     for other in _others:
         other(session, requests)
 
 
-def _endpoints(session: Session, clients: set[str]) -> Sequence[Endpoint]:
+def look(clients: Collection[str]) -> Statement:
+    """Return the statement that finds the endpoints of clients."""
+    return Statement(_LOOK, {"clients": sorted(clients)})
+
+
+def read(rows: Iterable[Row]) -> list[Endpoint]:
+    """Return what was found."""
+    return [Endpoint(*row) for row in rows]
+
+
+def messages(requests: Iterable[DeletionRequest], endpoints: Sequence[Endpoint]) -> list[Outgoing]:
+    """Return what endpoints are told of where requests stand.
+
+    For requests that are yet to be inserted, of which no facade can know anything; all others are
+    announced.
+    """
+    if not endpoints:
+        return []
+    return [message for request in requests for message in _messages(request, endpoints)]
+
+
+def _endpoints(session: Session, clients: set[str]) -> list[Endpoint]:
     without: set[str] = session.info.setdefault(_WITHOUT, set())
     asked = clients - without
     if not asked:
         return []
-    found = session.execute(
-        # The database's clock, since those who move a request have clocks of their own.
-        select(
-            Callback.client, Callback.id, Callback.url, Callback.events, func.clock_timestamp()
-        ).where(
-            Callback.client.in_(asked),
-            Callback.removed_at.is_(None),
-            Callback.disabled_at.is_(None),
-        )
-    ).all()
-    without |= asked - {client for client, *_ in found}
+    found = read(ask(session, look(asked))[0])
+    without |= asked - {each.client for each in found}
     return found
 
 
 def _messages(request: DeletionRequest, endpoints: Sequence[Endpoint]) -> list[Outgoing]:
-    event, at = event_of(request.status), endpoints[0][4]
+    event, at = event_of(request.status), endpoints[0].at
     payload = outbox.envelope(event, at, _told(request))
     return [
         Outgoing(
-            url,
+            each.url,
             event,
             payload,
-            callback_id=callback_id,
+            callback_id=each.id,
             request_id=request.id,
-            client=client,
-            lane=outbox.lane_of(callback_id, request.id),
+            client=each.client,
+            lane=outbox.lane_of(each.id, request.id),
         )
-        for client, callback_id, url, events, _ in endpoints
-        if client == request.client and (events is None or event in events)
+        for each in endpoints
+        if each.client == request.client and (each.events is None or event in each.events)
     ]
 
 

@@ -9,8 +9,9 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import problems
-from app.deletions import intake
+from app import problems, queue
+from app.crash_points import CrashPoint, reach
+from app.deletions import intake, submissions
 from app.deletions.bulk_schemas import NewDeletionRequestLine, StreamTaken
 from app.deletions.storing import is_away, store
 from app.errors import ContentTooLarge, Invalid, LetheError, Malformed, Unavailable
@@ -43,7 +44,7 @@ class Origin:
     def key_digest(self, number: int, own: str | None) -> bytes:
         """Return the digest under which a line is known when it comes again."""
         if own is not None:
-            return intake.key_digest(own, self.id_key)
+            return submissions.key_digest(own, self.id_key)
         return digest_for(self.id_key, "bulk-line", f"{number} {self.key}".encode())
 
 
@@ -72,7 +73,7 @@ def take(lines: Sequence[Line], origin: Origin, tally: Tally) -> Iterator[bytes]
             not stored, or will be answered as repeated.
 
     """
-    together: list[tuple[int, intake.Asked | bytes]] = []
+    together: list[tuple[int, submissions.Asked | bytes]] = []
     samples = 0
     for line in lines:
         asked = _read(line, origin)
@@ -86,7 +87,7 @@ def take(lines: Sequence[Line], origin: Origin, tally: Tally) -> Iterator[bytes]
         yield _store(together, tally)
 
 
-def _read(line: Line, origin: Origin) -> intake.Asked | bytes:
+def _read(line: Line, origin: Origin) -> submissions.Asked | bytes:
     """Return what a line asks for, or the problem with it."""
     if line.content is None:
         return _problem(ContentTooLarge("The line is too long; split its request."))
@@ -94,14 +95,14 @@ def _read(line: Line, origin: Origin) -> intake.Asked | bytes:
         body = NewDeletionRequestLine.model_validate_json(line.content)
     except ValidationError as error:
         return _invalid(error)
-    taken_in = intake.take_in(body.submission(), origin.id_key)
+    taken_in = submissions.take_in(body.submission(), origin.id_key)
     key_digest = origin.key_digest(line.number, body.idempotency_key)
-    return intake.Asked(origin.client, taken_in, key_digest)
+    return submissions.Asked(origin.client, taken_in, key_digest)
 
 
-def _store(together: Sequence[tuple[int, intake.Asked | bytes]], tally: Tally) -> bytes:
+def _store(together: Sequence[tuple[int, submissions.Asked | bytes]], tally: Tally) -> bytes:
     asked = [one for _, one in together if not isinstance(one, bytes)]
-    outcomes = iter(store(asked, _described) if asked else ())
+    outcomes = iter(store(asked, _described, _nudge) if asked else ())
     answers: list[bytes] = []
     for number, one in together:
         outcome = one if isinstance(one, bytes) else next(outcomes)
@@ -118,6 +119,11 @@ def _store(together: Sequence[tuple[int, intake.Asked | bytes]], tally: Tally) -
             problem = outcome if isinstance(outcome, bytes) else _refusal(outcome)
             answers.append(b'{"line":%d,"problem":%s}\n' % (number, problem))
     return b"".join(answers)
+
+
+def _nudge() -> None:
+    reach(CrashPoint.SUBMIT_BEFORE_NUDGE)
+    queue.nudge(queue.PLAN)
 
 
 def _described(_: Session, taken: Sequence[intake.Taken]) -> list[tuple[UUID, bool]]:

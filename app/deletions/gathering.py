@@ -15,8 +15,9 @@ from typing import Generic
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
-from app.deletions.intake import Asked
+from app.deletions.nudging import Nudges
 from app.deletions.storing import Answer, Describe, store
+from app.deletions.submissions import Asked
 from app.errors import Unavailable
 
 # One transaction at a time gathers the most; another one begins beside it when it takes long.
@@ -52,6 +53,7 @@ class Gathering(Generic[Answer]):
         self._expected = 0
         self._is_complete = asyncio.Event()
         self._threads = CapacityLimiter(WRITERS)
+        self._nudges = Nudges()
 
     async def take(self, asked: Asked) -> Answer:
         """Store a request, and return its answer after the commit.
@@ -91,7 +93,9 @@ class Gathering(Generic[Answer]):
         loop = asyncio.get_running_loop()
         began_at = self._began_at = loop.time()
         try:
-            outcomes = await run_sync(store, asked, self._describe, limiter=self._threads)
+            outcomes = await run_sync(
+                store, asked, self._describe, self._nudges.want, limiter=self._threads
+            )
         except BaseException:  # this task is cancelled, and nobody else would answer
             for one in together:
                 one.outcome.cancel()
@@ -103,6 +107,7 @@ class Gathering(Generic[Answer]):
                 one.outcome.set_exception(outcome)
             else:
                 one.outcome.set_result(outcome)
+        self._nudges.send()
         lasted, self._began_at = loop.time() - began_at, loop.time()
         await self._gather(len(together) + len(self._waiting), lasted)
 

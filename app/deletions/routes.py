@@ -13,7 +13,16 @@ from app import conditional, queue
 from app.conditional import IfNoneMatch
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.deletions import answers, cancelling, filters, intake, retrying, schemas, service
+from app.deletions import (
+    answers,
+    cancelling,
+    filters,
+    intake,
+    retrying,
+    schemas,
+    service,
+    submissions,
+)
 from app.deletions.gathering import Gathering
 from app.errors import (
     Conflict,
@@ -63,14 +72,14 @@ async def submit(
 ) -> Response:
     """Ask for samples to be forgotten. When this answers 202, the request is stored for good."""
     id_key = settings().required_id_key()
-    key_digest = intake.key_digest(idempotency_key, id_key) if idempotency_key else None
+    key_digest = submissions.key_digest(idempotency_key, id_key) if idempotency_key else None
     submission = body.submission()
     if len(submission.sample_ids) > DIGESTED_AT_ONCE:
-        taken_in = await run_in_threadpool(intake.take_in, submission, id_key)
+        taken_in = await run_in_threadpool(submissions.take_in, submission, id_key)
     else:
-        taken_in = intake.take_in(submission, id_key)
+        taken_in = submissions.take_in(submission, id_key)
     gathering: Gathering[schemas.DeletionRequestAnswer] = request.app.state.gathering
-    answer = await gathering.take(intake.Asked(caller.name, taken_in, key_digest))
+    answer = await gathering.take(submissions.Asked(caller.name, taken_in, key_digest))
     return Response(
         answer.model_dump_json(by_alias=True),
         status.HTTP_202_ACCEPTED,

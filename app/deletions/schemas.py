@@ -11,9 +11,9 @@ from app.db import now
 from app.deletions import clocks
 from app.deletions.clocks import PauseGround, Regulation
 from app.deletions.forecasts import Forecast, Level
-from app.deletions.intake import Submission
 from app.deletions.laws import law_of
 from app.deletions.service import ErasureView
+from app.deletions.submissions import Submission
 from app.errors import NoCustomClock
 from app.privacy import LONGEST_SAMPLE_ID_BYTES
 from app.settings import settings

@@ -1,6 +1,6 @@
 """Find what requests concern, and sum up where they stand from their erasures."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,9 +9,11 @@ from sqlalchemy import ColumnElement, Integer, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app import lifecycle
+from app.audit import ledger
 from app.db import now
-from app.deletions.review import hold_for, is_held
-from app.deletions.samples import Held, held_by_models
+from app.deletions.registered import Registered
+from app.deletions.review import hold_for
+from app.deletions.samples import Held
 from app.deletions.standing import FINISHED, status_of
 from app.errors import IllegalMove
 from app.statuses import ErasureStatus, ModelStatus, RequestStatus
@@ -23,8 +25,6 @@ from app.tables import (
     RegisteredModel,
     RequestedSample,
 )
-
-_CHECKING = "SELECT id, created_at FROM registered_models WHERE status = 'checking'"
 
 
 def match(
@@ -74,50 +74,50 @@ def match(
                 Erasure.model_id == ManifestEntry.model_id,
             )
         )
-    return _add(session, by_id, [Held(*row) for row in session.execute(held)])
+    found: dict[UUID, list[Held]] = {}
+    for request_id, model, samples, remaining in session.execute(held):
+        found.setdefault(request_id, []).append(Held(model, samples, remaining))
+    return _add(session, by_id, found)
 
 
-def match_new(
-    session: Session,
-    requests: Collection[DeletionRequest],
-    digests: Mapping[UUID, Sequence[bytes]],
-) -> list[Erasure]:
-    """The same for requests that this transaction made, whose samples are at hand."""
-    by_id = {request.id: request for request in requests if not is_held(request)}
-    found = held_by_models(session, {id_: digests[id_] for id_ in by_id})
-    return _add(
-        session,
-        by_id,
-        [one for one in found if by_id[one.request_id].model_id in (None, one.model_id)],
-    )
+def erasures_for(request: DeletionRequest, held: Iterable[Held], at: datetime) -> list[Erasure]:
+    """Return the erasures that are to be inserted for a request, by what models hold of it."""
+    return [
+        Erasure(
+            id=uuid4(),
+            request_id=request.id,
+            model_id=one.model_id,
+            sample_count=one.samples,
+            due_at=request.due_at,
+            created_at=at,
+        )
+        for one in held
+        if request.model_id in (None, one.model_id)
+    ]
+
+
+def erasure_facts(erasure: Erasure) -> Mapping[str, object]:
+    """Return what the log says of a new erasure."""
+    return {
+        "request": str(erasure.request_id),
+        "model": str(erasure.model_id),
+        "samples": erasure.sample_count,
+    }
 
 
 def _add(
-    session: Session, by_id: Mapping[UUID, DeletionRequest], found: Sequence[Held]
+    session: Session,
+    by_id: Mapping[UUID, DeletionRequest],
+    found: Mapping[UUID, Sequence[Held]],
 ) -> list[Erasure]:
     at = now()
     erasures = lifecycle.begin_missing(
         session,
-        Erasure,
-        [
-            {
-                "id": uuid4(),
-                "request_id": one.request_id,
-                "model_id": one.model_id,
-                "sample_count": one.samples,
-                "due_at": by_id[one.request_id].due_at,
-                "created_at": at,
-            }
-            for one in found
-        ],
+        [each for id_, held in found.items() for each in erasures_for(by_id[id_], held, at)],
         (Erasure.request_id, Erasure.model_id),
-        lambda e: {
-            "request": str(e.request_id),
-            "model": str(e.model_id),
-            "samples": e.sample_count,
-        },
+        erasure_facts,
     )
-    remaining = {(one.request_id, one.model_id): one.remaining for one in found}
+    remaining = {(id_, one.model_id): one.remaining for id_, held in found.items() for one in held}
     forgotten = [e for e in erasures if not remaining[e.request_id, e.model_id]]
     paused = [e.id for e in erasures if by_id[e.request_id].paused_at is not None]
     lifecycle.move(
@@ -167,16 +167,20 @@ def settle(session: Session, request_ids: Collection[UUID]) -> None:
 
 
 def settle_new(
-    session: Session, requests: Collection[DeletionRequest], erasures: Collection[Erasure]
-) -> None:
-    """The same for requests that this transaction made, and all of their erasures.
+    request: DeletionRequest, erasures: Collection[Erasure], checking: Iterable[Registered]
+) -> list[ledger.Entry]:
+    """Bring a request that is yet to be inserted to the status that its erasures add up to.
 
-    Nobody else can have touched them, so that none is locked or read again.
+    Return the entry that goes with it, if it moved.
     """
-    statuses: dict[UUID, set[str]] = {request.id: set() for request in requests}
-    for erasure in erasures:
-        statuses[erasure.request_id].add(erasure.status)
-    _bring(session, requests, statuses)
+    awaited = any(_may_hold(model.id, model.created_at, request) for model in checking)
+    status = status_of(request, {erasure.status for erasure in erasures}, awaited)
+    if status == request.status:
+        return []
+    if status not in FINISHED:
+        return [lifecycle.moved(request, status, {})]
+    request.finished_at = now()
+    return [lifecycle.moved(request, status, _end(request, _outcome(request, [])))]
 
 
 def _bring(
@@ -232,14 +236,22 @@ def is_awaited(session: Session, request: DeletionRequest) -> bool:
 def _awaited(session: Session, requests: Collection[DeletionRequest]) -> set[UUID]:
     if not requests:
         return set()
-    checking = session.connection().exec_driver_sql(_CHECKING).all()
+    checking = session.execute(
+        select(RegisteredModel.id, RegisteredModel.created_at).where(
+            RegisteredModel.status == ModelStatus.CHECKING
+        )
+    ).all()
     return {
         request.id
         for request in requests
         for model_id, created_at in checking
-        # A model registered after the request is not part of what it asked for.
-        if created_at <= request.received_at and request.model_id in (None, model_id)
+        if _may_hold(model_id, created_at, request)
     }
+
+
+def _may_hold(model_id: UUID, created_at: datetime, request: DeletionRequest) -> bool:
+    # A model registered after the request is not part of what it asked for.
+    return created_at <= request.received_at and request.model_id in (None, model_id)
 
 
 def _end(request: DeletionRequest, outcome: dict[str, object]) -> dict[str, object]:
@@ -271,12 +283,15 @@ def _outcomes(
                 "guarantee": version.guarantee if version else None,
             }
         )
+    return {request.id: _outcome(request, erasures[request.id]) for request in requests}
+
+
+def _outcome(
+    request: DeletionRequest, erasures: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
     return {
-        request.id: {
-            "regulation": request.regulation,
-            "samples": request.sample_count,
-            "received_at": request.received_at.isoformat(),
-            "erasures": erasures[request.id],
-        }
-        for request in requests
+        "regulation": request.regulation,
+        "samples": request.sample_count,
+        "received_at": request.received_at.isoformat(),
+        "erasures": list(erasures),
     }

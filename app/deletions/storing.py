@@ -11,10 +11,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
-from app import queue
 from app.crash_points import CrashPoint, reach
 from app.db import transaction
-from app.deletions.intake import Asked, Taken, submit_all
+from app.deletions.intake import Taken, submit_all
+from app.deletions.submissions import Asked
 from app.errors import LetheError
 
 Answer = TypeVar("Answer")
@@ -26,18 +26,21 @@ log = structlog.get_logger()
 AWAY = frozenset({"08", "53", "55", "57"})
 
 
-def store(asked: Sequence[Asked], describe: Describe[Answer]) -> list[Answer | Exception]:
+def store(
+    asked: Sequence[Asked], describe: Describe[Answer], tell: Callable[[], object]
+) -> list[Answer | Exception]:
     """Store requests; return for each what ``describe`` says of it, or why it was not stored.
 
-    If they cannot be stored together, for the fault of one of them, each is stored alone.
+    If they cannot be stored together, for the fault of one of them, each is stored alone. After a
+    commit with anything new, ``tell`` is called.
     """
     try:
-        return _store(asked, describe)
+        return _store(asked, describe, tell)
     except Exception as error:  # noqa: BLE001  # who asked gets it, and knows what to do
         if len(asked) == 1 or is_away(error):
             return [error] * len(asked)
         log.warning("intake.singly", requests=len(asked), error=type(error).__name__)
-        return [outcome for one in asked for outcome in store([one], describe)]
+        return [outcome for one in asked for outcome in store([one], describe, tell)]
 
 
 def is_away(error: Exception) -> bool:
@@ -50,15 +53,16 @@ def is_away(error: Exception) -> bool:
     return state is None or state[:2] in AWAY
 
 
-def _store(asked: Sequence[Asked], describe: Describe[Answer]) -> list[Answer | Exception]:
+def _store(
+    asked: Sequence[Asked], describe: Describe[Answer], tell: Callable[[], object]
+) -> list[Answer | Exception]:
     with transaction() as session:
         outcomes = submit_all(session, asked)
         taken = [outcome for outcome in outcomes if isinstance(outcome, Taken)]
         answers = iter(describe(session, taken))
         reach(CrashPoint.SUBMIT_BEFORE_COMMIT)
     # Committed: only now may anybody act on it or hear of it.
-    reach(CrashPoint.SUBMIT_BEFORE_NUDGE)
     if any(one.is_new for one in taken):
-        queue.nudge(queue.PLAN)
+        tell()
     reach(CrashPoint.SUBMIT_BEFORE_ANSWER)
     return [outcome if isinstance(outcome, LetheError) else next(answers) for outcome in outcomes]

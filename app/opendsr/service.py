@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.deletions import cancelling, intake
+from app.deletions import cancelling, intake, submissions
 from app.deletions.clocks import Regulation
 from app.errors import IdempotencyKeyReused, NotFound, TooLate
 from app.opendsr import announcing
@@ -37,7 +37,7 @@ class Asked:
     """A submission as it may be stored: by whom, and without a sample ID."""
 
     subject: SubjectRequest
-    intake: intake.Asked
+    intake: submissions.Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def take_in(client: str, submission: Submission, origin: str, id_key: bytes) -> 
             plain_http=settings().mode == "embedded",
             allowed=settings().webhook_private_networks or (),
         )
-    taken_in = intake.take_in(
-        intake.Submission(
+    taken_in = submissions.take_in(
+        submissions.Submission(
             sample_ids=submission.sample_ids,
             model=submission.model,
             regulation=submission.regulation,
@@ -91,7 +91,7 @@ def take_in(client: str, submission: Submission, origin: str, id_key: bytes) -> 
     )
     return Asked(
         subject,
-        intake.Asked(
+        submissions.Asked(
             client=client,
             # With all that the controller said: the same id with anything else is another request.
             intake=replace(taken_in, body_digest=digest_for(id_key, "opendsr", said.encode())),

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from app.db import transaction
-from app.deletions import intake
+from app.deletions import intake, submissions
 from app.tables import Callback, Delivery, SubjectRequest, SubjectRequestStatus
 from tests.conftest import ID_KEY
 
 
 def request_of(client: str) -> UUID:
-    submission = intake.Submission(["a"], None, "gdpr", None, None)  # type: ignore[arg-type]
-    asked = intake.Asked(client, intake.take_in(submission, ID_KEY.encode()))
+    submission = submissions.Submission(["a"], None, "gdpr", None, None)  # type: ignore[arg-type]
+    asked = submissions.Asked(client, submissions.take_in(submission, ID_KEY.encode()))
     with transaction() as session:
         return intake.submit(session, asked).request.id
 

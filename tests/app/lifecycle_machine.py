@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.audit import service as audit
 from app.db import transaction
-from app.deletions import intake, retrying
+from app.deletions import intake, retrying, submissions
 from app.deletions.clocks import Regulation
 from app.errors import IdempotencyKeyReused, LeaseLost
 from app.jobs.leases import Job
@@ -160,10 +160,10 @@ class Lifecycle(RuleBasedStateMachine):
 
     def send(self, asked: frozenset[str], only: Model | None, key: str | None) -> tuple[UUID, bool]:
         name = None if only is None else f"model-{self.world.models.index(only)}"
-        submission = intake.Submission(sorted(asked), name, Regulation.GDPR, None, None)
-        taken_in = intake.take_in(submission, self.given.id_key)
+        submission = submissions.Submission(sorted(asked), name, Regulation.GDPR, None, None)
+        taken_in = submissions.take_in(submission, self.given.id_key)
         with transaction() as session:
-            asked = intake.Asked("client", taken_in, key and key.encode())
+            asked = submissions.Asked("client", taken_in, key and key.encode())
             taken = intake.submit(session, asked)
         return taken.request.id, taken.is_new
 

@@ -17,7 +17,8 @@ from app.access_keys import lookup
 from app.db import transaction
 from app.scopes import Scope
 from app.tables import AccessKey, AuditEntry
-from tests.app.callers import bearer, give, id_of, revoke, statements
+from tests.app.callers import bearer, give, id_of, revoke
+from tests.app.watching import statements
 
 KEYS = "/v1/access-keys"
 REQUESTS = "/v1/deletion-requests"

@@ -13,8 +13,9 @@ from app import identities
 from app.errors import Unavailable
 from app.identities import FRESH_SECONDS, SEEN_SECONDS, Identities
 from app.scopes import OPERATOR, Client, Scope
-from tests.app.callers import give, revoke, statements
+from tests.app.callers import give, revoke
 from tests.app.clockwork import Clock
+from tests.app.watching import statements
 
 ROOT = "an operator's key of the tests"
 SHOP = Client("shop", frozenset({Scope.READ}))

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.db import lock, transaction, try_lock
-from app.deletions import intake, samples
+from app.deletions import intake, samples, submissions
 from app.deletions.clocks import Regulation
 from app.tables import DeletionRequest, Erasure, RegisteredModel, RequestedSample
 from tests.app.working import NOW, hold, plan, publish
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("environment")
 NAMES = [f"s{n}" for n in range(60)]
 
 
-def ask(ids: list[str], model: str | None = None) -> intake.Asked:
-    submission = intake.Submission(ids, model, Regulation.GDPR, None, None)
-    return intake.Asked("client", intake.take_in(submission, ID_KEY.encode()))
+def ask(ids: list[str], model: str | None = None) -> submissions.Asked:
+    submission = submissions.Submission(ids, model, Regulation.GDPR, None, None)
+    return submissions.Asked("client", submissions.take_in(submission, ID_KEY.encode()))
 
 
-def take(*asked: intake.Asked) -> list[UUID]:
+def take(*asked: submissions.Asked) -> list[UUID]:
     with transaction() as session:
         taken = intake.submit_all(session, asked)
         assert all(isinstance(one, intake.Taken) for one in taken)

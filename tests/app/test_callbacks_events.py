@@ -1,19 +1,17 @@
 """Each change of a request's status is told to its client's endpoints, in the same transaction."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
 
 from app import lifecycle
 from app.callbacks.events import Event, event_of
-from app.db import engine, now, transaction
+from app.db import now, transaction
 from app.moves import INITIAL, MOVES
 from app.security import Scope
 from app.statuses import RequestStatus
@@ -21,6 +19,7 @@ from app.tables import DeletionRequest
 from app.webhooks import addresses
 from tests.app import working
 from tests.app.subscribers import PUBLIC, Subscribers, promised
+from tests.app.watching import statements
 from tests.app.working import NOW
 
 MANY = 300
@@ -29,19 +28,6 @@ MANY = 300
 @pytest.fixture
 def clients(client: TestClient) -> Subscribers:
     return Subscribers(client)
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What is sent to the database meanwhile."""
-    seen: list[str] = []
-
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-        seen.append(statement)
-
-    event.listen(engine(), "before_cursor_execute", note)
-    yield seen
-    event.remove(engine(), "before_cursor_execute", note)
 
 
 def requests(client: str, number: int = 1) -> list[DeletionRequest]:

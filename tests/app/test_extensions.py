@@ -34,7 +34,7 @@ def today(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
     """Say when requests come and decisions are made."""
 
     def set_(moment: datetime) -> None:
-        monkeypatch.setattr(intake, "_begin", lambda _: moment)
+        monkeypatch.setattr(intake, "received_at", lambda _: moment)
         monkeypatch.setattr(timekeeping, "now", lambda: moment)
 
     set_(RECEIVED)

@@ -1,8 +1,7 @@
 """What is expected of a request follows from what jobs took, the policy and the time left."""
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,9 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
-from app import db
 from app.db import transaction
 from app.deletions import forecasts
 from app.deletions.forecasts import Prospect
@@ -20,6 +18,7 @@ from app.deletions.planner import Due, Standing, what_is_due
 from app.tables import DeletionRequest, Erasure, UnlearningJob
 from lethe.policy import Batching, Policy, References, Review
 from tests.app.office import REQUESTS, Office, at
+from tests.app.watching import statements
 from tests.app.working import NOW, fail, hold, plan, publish
 
 MINUTE = timedelta(minutes=1)
@@ -192,20 +191,6 @@ def test_what_waits_for_a_check_has_no_forecast_and_can_be_late_all_the_same(
     assert "checked" in risk["detail"]
     due(request, datetime.now(UTC) - MINUTE)
     assert office.look(request)["breach_risk"]["level"] == "breached"
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    sent: list[str] = []
-
-    def note(*arguments: object) -> None:
-        sent.append(str(arguments[2]))
-
-    event.listen(db.engine(), "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(db.engine(), "before_cursor_execute", note)
 
 
 def test_a_page_of_forecasts_takes_one_statement(

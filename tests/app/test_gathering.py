@@ -11,12 +11,13 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import queue
 from app.db import transaction
 from app.deletions import gathering as module
 from app.deletions.clocks import Regulation
 from app.deletions.gathering import WRITERS, Gathering
-from app.deletions.intake import Asked, Submission, Taken, take_in
+from app.deletions.intake import Taken
+from app.deletions.nudging import Nudges
+from app.deletions.submissions import Asked, Submission, take_in
 from app.errors import IdempotencyKeyReused, Unavailable, UnknownModel
 from app.tables import AuditEntry, DeletionRequest
 from tests.conftest import ID_KEY
@@ -81,17 +82,19 @@ def test_who_comes_back_alone_is_not_kept_waiting_for_the_others() -> None:
     assert transactions() == [1, 1, 1, 8]
 
 
-def test_each_transaction_asks_for_a_plan_once_and_only_for_what_is_new(
+def test_a_plan_is_asked_for_after_what_is_new_and_not_after_repetitions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nudged: list[str] = []
-    monkeypatch.setattr(queue, "nudge", lambda task: nudged.append(task))
+    wanted: list[int] = []
+    monkeypatch.setattr(Nudges, "want", lambda _: wanted.append(sum(transactions())))
+    monkeypatch.setattr(Nudges, "send", lambda _: None)
     several = [asked(f"r{n}", key=f"k{n}") for n in range(20)]
     take(*several)
-    assert nudged == [queue.PLAN] * len(transactions())
-    nudged.clear()
+    assert len(wanted) == len(transactions())
+    assert wanted[-1] == 20
+    wanted.clear()
     assert take(*several) == [(f"r{n}", False) for n in range(20)]
-    assert not nudged
+    assert not wanted
 
 
 def test_each_request_of_a_transaction_has_its_own_entry_in_the_log() -> None:

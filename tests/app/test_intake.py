@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -214,10 +215,10 @@ def test_nobody_is_nudged_before_the_commit(
     client: TestClient, ready: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready(samples=["a"])
-    seen: list[int] = []
-    monkeypatch.setattr(queue, "nudge", lambda *_: seen.append(stored_requests()))
+    seen: Queue[int] = Queue()
+    monkeypatch.setattr(queue, "nudge", lambda *_: seen.put(stored_requests()))
     client.post(URL, json={"sample_ids": ["a"]})
-    assert seen == [1]
+    assert seen.get(timeout=30) == 1
 
 
 def test_a_request_is_accepted_while_the_broker_is_away(

@@ -16,11 +16,11 @@ from app.deletions import planner
 from app.opendsr import announcing
 from app.tables import DeletionRequest, Delivery, SubjectRequest
 from tests.app import working
-from tests.app.callers import statements
 from tests.app.controllers import DOMAIN, MARK, Controller, Reread, asking, set_up
 from tests.app.outboxes import send_all
 from tests.app.recalls import make_due
 from tests.app.receivers import Received, Receiver, listening
+from tests.app.watching import statements
 from tests.app.working import NOW
 
 Ready = Callable[..., UUID]

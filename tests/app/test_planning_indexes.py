@@ -1,34 +1,18 @@
 """What planning reads is found by indexes, whatever plan PostgreSQL keeps for its statements."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event
-
-from app.db import engine, transaction
+from app.db import transaction
 from app.deletions import planner
 from lethe.policy import Batching, Policy
+from tests.app.watching import statements
 from tests.app.working import NOW
 
 PENDING = {"ix_erasures_to_plan", "ix_erasures_waiting", "ix_erasures_of_a_cohort"}
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What is sent to the database meanwhile."""
-    seen: list[str] = []
-
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-        seen.append(statement)
-
-    event.listen(engine(), "before_cursor_execute", note)
-    yield seen
-    event.remove(engine(), "before_cursor_execute", note)
 
 
 def read_by(statement: str) -> set[str]:

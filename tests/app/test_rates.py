@@ -19,9 +19,10 @@ from app.identities import FRESH_SECONDS, Identities
 from app.rates import PAUSE_SECONDS, Rates, network
 from app.scopes import Scope
 from app.settings import Settings, settings
-from tests.app.callers import bearer, give, statements
+from tests.app.callers import bearer, give
 from tests.app.clockwork import Clock
 from tests.app.receivers import talking
+from tests.app.watching import statements
 
 REQUESTS = "/v1/deletion-requests"
 ROOT = "an operator's key of the tests"

@@ -59,7 +59,7 @@ def test_the_days_of_a_deadline_are_those_of_the_zone_that_is_set(
     client: TestClient, reread: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     received = datetime(2026, 3, 1, 2, tzinfo=UTC)  # still 28 February in New York
-    monkeypatch.setattr(intake, "_begin", lambda _: received)
+    monkeypatch.setattr(intake, "received_at", lambda _: received)
 
     def due() -> datetime:
         body = {"sample_ids": ["nobody"]}
