@@ -6,12 +6,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve benchmark chaos test lint types contracts check lock clean
+.PHONY: help install install-dev demo serve new-key benchmark chaos test lint types contracts check lock clean
 
 help:
 	@echo "make demo    train a model, make it forget over HTTP, check the evidence"
 	@echo "make test    run the test suite on a real PostgreSQL and a real Redis-protocol server"
 	@echo "make serve   start the service here and leave it running"
+	@echo "make new-key   another API key for 'make serve', in the place of a lost one"
 	@echo "make check   what CI runs: lint, types, import contracts, tests"
 	@echo "make chaos   kill the service KILLS times (SEED=7), then check what is left; FAULT= breaks it first"
 	@echo "make benchmark   how well each method forgets, in minutes; BENCHMARK= for the whole grid"
@@ -39,6 +40,9 @@ demo: install
 
 serve: install
 	$(BIN)/python -m embedded serve
+
+new-key: install
+	$(BIN)/python -m embedded new-key
 
 BENCHMARK ?= --quick
 benchmark: install

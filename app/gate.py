@@ -75,7 +75,7 @@ class Closed:
 
 def identities_of(settings: Settings) -> Identities:
     """Return who knows the callers, as the settings say."""
-    return Identities(settings.root_key(), _tokens(settings))
+    return Identities(settings.root_key_digest(), _tokens(settings))
 
 
 def rates_of(settings: Settings) -> Rates:

@@ -44,12 +44,12 @@ class Identities:
 
     def __init__(
         self,
-        root_key: str | None,
+        root_digest: bytes | None,
         tokens: Tokens | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the operator's key and the check of tokens, where there are any."""
-        self._root_digest = None if root_key is None else _digest(root_key)
+        """Take the SHA-256 of the operator's key and the check of tokens, where there are any."""
+        self._root_digest = root_digest
         self._tokens = tokens
         self._clock = clock
         self._found: dict[bytes, _Found] = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-# The client of the key in LETHE_API_KEY, and who made a key without the API; no key is named so.
+# The client of the operator's key, and who made a key without the API; no key is named so.
 OPERATOR = "operator"
 
 

@@ -1,5 +1,7 @@
 """Every setting, in one frozen place; the only reader of the environment."""
 
+import hashlib
+import re
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydantic import (
     ByteSize,
     Field,
     IPvAnyNetwork,
+    SecretBytes,
     SecretStr,
     model_validator,
 )
@@ -26,6 +29,10 @@ MEBIBYTE = 1024**2
 SHORTEST_SECRET = 32
 # Values that stand in examples, which somebody will deploy.
 EXAMPLE_SECRETS = ("change-me", "changeme", "example", "secret", "password")
+# One form, as digests are spelled everywhere here.
+KEY_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+# What comes out when the variable with the key is misspelled.
+DIGEST_OF_NOTHING = hashlib.sha256().digest()
 
 
 def _strong(secret: SecretStr) -> SecretStr:
@@ -35,6 +42,32 @@ def _strong(secret: SecretStr) -> SecretStr:
     if any(word in value.lower() for word in EXAMPLE_SECRETS):
         raise ValueError("is an example's value; make one of your own: openssl rand -hex 32")
     return secret
+
+
+def _sha256(secret: SecretStr) -> SecretBytes:
+    return SecretBytes(hashlib.sha256(secret.get_secret_value().encode()).digest())
+
+
+def _digest_of_key(key: object) -> SecretBytes | None:
+    # The digest is all that a caller's key is compared with, so the key itself is not kept.
+    if key is None or key == "":
+        return None
+    return _sha256(_strong(SecretStr(key if isinstance(key, str) else "")))
+
+
+def _read_digest(text: object) -> SecretBytes | None:
+    if text is None or text == "":
+        return None
+    found = KEY_DIGEST.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(
+            "must be `sha256:` and the 64 hexadecimal digits, in lower case, that "
+            '`printf %s "$KEY" | openssl dgst -sha256 -r` prints first, and not the key itself'
+        )
+    digest = bytes.fromhex(found[1])
+    if digest == DIGEST_OF_NOTHING:
+        raise ValueError("is the digest of an empty text, and not of a key")
+    return SecretBytes(digest)
 
 
 def _sqlalchemy_url(url: SecretStr) -> SecretStr:
@@ -92,9 +125,6 @@ def _known_zone(zone: ZoneInfo) -> ZoneInfo:
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 PrivateKey = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
-OptionalSecret = Annotated[
-    Annotated[SecretStr, AfterValidator(_strong)] | None, BeforeValidator(_none_if_empty)
-]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 Rate = Annotated[
     Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8} ?/ ?(second|minute|hour|day)$")] | None,
@@ -131,8 +161,12 @@ class Settings(BaseSettings):
     artifacts_folder: Path = Path("artifacts")
 
     # Secrets; each process gets only those that it needs
-    api_key: OptionalSecret = Field(
-        None, description="The operator's bearer key, with every scope; for the API alone."
+    # The operator's bearer key, with every scope; in either form its SHA-256 is all that is kept.
+    api_key: Annotated[SecretBytes | None, BeforeValidator(_digest_of_key)] = Field(
+        None, description="Given as the key; for the API alone."
+    )
+    api_key_digest: Annotated[SecretBytes | None, BeforeValidator(_read_digest)] = Field(
+        None, description="Given as `sha256:` and its digits; for the API alone."
     )
     id_key: Secret | None = Field(None, description="HMAC key of sample IDs; API and workers.")
     # Private keys, as PEM, as one line of base64 (PKCS #8 in DER), or in a file; see app/keys.py.
@@ -226,9 +260,21 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _operator_has_one_key(self) -> Self:
+        if self.api_key is not None and self.api_key_digest is not None:
+            raise ValueError(
+                "LETHE_API_KEY and LETHE_API_KEY_DIGEST are both set; take out the first, or the "
+                "second if you mean another key"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keys_differ(self) -> Self:
-        if self.api_key is not None and self.api_key == self.id_key:
-            raise ValueError("LETHE_API_KEY and LETHE_ID_KEY must differ: clients know the first")
+        root = self.root_key_digest()
+        if self.id_key is not None and root == _sha256(self.id_key).get_secret_value():
+            raise ValueError(
+                "LETHE_ID_KEY and the operator's key must differ: clients know the second"
+            )
         return self
 
     def required_id_key(self) -> bytes:
@@ -242,9 +288,10 @@ class Settings(BaseSettings):
             raise RuntimeError("LETHE_ID_KEY is not set; this process digests sample IDs")
         return self.id_key.get_secret_value().encode()
 
-    def root_key(self) -> str | None:
-        """Return the operator's bearer key, if there is one."""
-        return None if self.api_key is None else self.api_key.get_secret_value()
+    def root_key_digest(self) -> bytes | None:
+        """Return the SHA-256 of the operator's bearer key (32 bytes), if there is one."""
+        found = self.api_key_digest if self.api_key is None else self.api_key
+        return None if found is None else found.get_secret_value()
 
 
 @cache

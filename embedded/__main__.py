@@ -1,24 +1,25 @@
 """`python -m embedded serve`: the whole service on this machine, until Ctrl-C.
 
+`python -m embedded new-key`: another key for its operator in the place of one that was lost.
 `python -m embedded scrub`: check what it stored, whether it runs or not.
 `python -m embedded lethe COMMAND`: what an operator does with its evidence, whether it runs or not.
 """
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from embedded.commands import API_KEY, LETHE, SCRUB, SECRETS, Program
+from embedded import operator_key
+from embedded.commands import LETHE, SCRUB, SECRETS, Program
 from embedded.environment import environment_for, secrets_of
 from embedded.errors import EmbeddedError, FolderRefused
 from embedded.postgres import DATABASE, ROLE
 from embedded.server import HOST
 from embedded.servers import Servers
-from embedded.state import DEFAULT_FOLDER, SECRETS_FILE, load_secrets
+from embedded.state import DEFAULT_FOLDER, SECRETS_FILE, hold, keep_key_digest, load_secrets
 from embedded.supervisor import (
     BROKER_URL,
     DATABASE_URL,
@@ -44,6 +45,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("--verbose", action="store_true", help="repeat all logs here")
     command.set_defaults(run=serve)
+    command = commands.add_parser(
+        "new-key",
+        help="replace the operator's key of the service here, which must not run; shown once",
+    )
+    command.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help="where the state lies (%(default)s)"
+    )
+    command.set_defaults(run=replace_key)
     command = commands.add_parser(
         "scrub", help="find damaged and forgotten files, while the service runs or not"
     )
@@ -106,11 +115,34 @@ def run(supervisor: Supervisor) -> int:
 
 
 def describe_key(supervisor: Supervisor) -> str:
-    """Say the key once, at the first start, and later on where it is; a terminal is remembered."""
-    place = f"`api_key` in {supervisor.folder / SECRETS_FILE}"
-    if supervisor.key_is_new:
-        return f"{supervisor.api_key} (shown this once; kept as {place})"
-    return f"that of {API_KEY}" if os.environ.get(API_KEY) else place
+    """Say the key at the start that made it, and later on how to get another."""
+    if key := supervisor.take_new_key():
+        return f"{key} (shown this once: keep it)"
+    if given := operator_key.variable_in_use():
+        return f"that of {given}"
+    another = f"`python -m embedded new-key --folder {supervisor.folder}`"
+    return f"the one that was shown when it was made; another one: {another}"
+
+
+def replace_key(options: argparse.Namespace) -> int:
+    """Make the operator's key anew and print it, this once; returns the exit status."""
+    folder = options.folder.resolve()
+    try:
+        given = operator_key.variable_in_use()
+        _require_state(folder)
+        with hold(folder):
+            load_secrets(folder)  # refuses damaged ones, which are to stay as they are
+            key = operator_key.make()
+            keep_key_digest(folder, operator_key.digest_of(key))
+    except EmbeddedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    # The key alone on standard output, so that a program can keep it without showing it.
+    print("The operator's key from the next start on, shown this once:", file=sys.stderr)
+    if given:
+        print(f"{given} is set here, and goes before it.", file=sys.stderr)
+    say(key)
+    return 0
 
 
 def operate(program: Program, options: argparse.Namespace) -> int:
@@ -141,9 +173,13 @@ def operate(program: Program, options: argparse.Namespace) -> int:
 def _secrets(folder: Path, program: Program) -> dict[str, str]:
     if not program.secrets:
         return dict.fromkeys(SECRETS, "")
+    _require_state(folder)
+    return secrets_of(folder, load_secrets(folder))
+
+
+def _require_state(folder: Path) -> None:
     if not (folder / SECRETS_FILE).exists():
         raise FolderRefused(f"{folder} holds no service's state; choose another --folder")
-    return secrets_of(folder, load_secrets(folder))
 
 
 def _database(folder: Path, resources: ExitStack) -> str:

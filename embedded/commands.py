@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 API_KEY = "LETHE_API_KEY"  # names of environment variables, not secrets
+API_KEY_DIGEST = "LETHE_API_KEY_DIGEST"
 ID_KEY = "LETHE_ID_KEY"
 # A private key is handed on by its name or by that of a file, whichever there is.
 LOG_KEY, LOG_KEY_FILE = "LETHE_LOG_KEY", "LETHE_LOG_KEY_FILE"
@@ -16,7 +17,8 @@ OPENDSR_KEY, OPENDSR_KEY_FILE = "LETHE_OPENDSR_KEY", "LETHE_OPENDSR_KEY_FILE"
 # No secret, and like one: the file that fits the key goes with it.
 OPENDSR_CERTIFICATE_FILE = "LETHE_OPENDSR_CERTIFICATE_FILE"
 SECRETS = (
-    *(API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY, WEIGHTS_KEY_FILE),
+    *(API_KEY, API_KEY_DIGEST, ID_KEY),
+    *(LOG_KEY, LOG_KEY_FILE, WEIGHTS_KEY, WEIGHTS_KEY_FILE),
     *(OPENDSR_KEY, OPENDSR_KEY_FILE, OPENDSR_CERTIFICATE_FILE),
 )
 
@@ -45,7 +47,7 @@ API = Program(
     ),
     secrets=frozenset(
         {
-            *(API_KEY, ID_KEY, LOG_KEY, LOG_KEY_FILE),
+            *(API_KEY, API_KEY_DIGEST, ID_KEY, LOG_KEY, LOG_KEY_FILE),
             *(OPENDSR_KEY, OPENDSR_KEY_FILE, OPENDSR_CERTIFICATE_FILE),
         }
     ),
@@ -81,4 +83,4 @@ PROGRAMS = (API, WORKER, SCHEDULER)
 # These end by themselves, and answer on the terminal that they were asked from.
 SCRUB = Program("scrub", ("app.scrub",))
 # What an operator does with the evidence: keys, log, weights, rerun, export.
-LETHE = Program("lethe", ("lethe",), secrets=frozenset(SECRETS) - {API_KEY})
+LETHE = Program("lethe", ("lethe",), secrets=frozenset(SECRETS) - {API_KEY, API_KEY_DIGEST})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from embedded.commands import (
     API_KEY,
+    API_KEY_DIGEST,
     ID_KEY,
     LOG_KEY,
     LOG_KEY_FILE,
@@ -31,9 +32,12 @@ def secrets_of(folder: Path, own: Secrets) -> dict[str, str]:
     A name without a value is one that no program gets.
     """
     chosen = {
-        API_KEY: os.environ.get(API_KEY) or own.api_key,
+        API_KEY: os.environ.get(API_KEY, ""),
+        API_KEY_DIGEST: os.environ.get(API_KEY_DIGEST, ""),
         ID_KEY: os.environ.get(ID_KEY) or own.id_key,
     }
+    if not chosen[API_KEY] and not chosen[API_KEY_DIGEST]:
+        chosen[API_KEY_DIGEST] = own.api_key_digest
     for key, file, name in (
         (LOG_KEY, LOG_KEY_FILE, LOG_KEY_NAME),
         (WEIGHTS_KEY, WEIGHTS_KEY_FILE, WEIGHTS_KEY_NAME),

@@ -5,17 +5,20 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from embedded.errors import FolderRefused
 from embedded.files import write_atomically
+from embedded.operator_key import DIGEST, digest_of
 from embedded.signing_keys import ensure_signing_keys
 
 DEFAULT_FOLDER = Path(".lethe")
 SECRETS_FILE = "secrets.json"
+# The members of it that say whose key is the operator's; earlier releases had the key itself.
+KEY_DIGEST, PLAIN_KEY = "api_key_digest", "api_key"
 # Longer than any program's grace period: after a SIGKILL the programs of the last run may still be
 # on their way out, and the folder is theirs until they are gone.
 PREDECESSOR_SECONDS = 40.0
@@ -25,11 +28,11 @@ PREDECESSOR_SECONDS = 40.0
 class Secrets:
     """What the state folder's owner alone may read."""
 
-    api_key: str
     id_key: str
     database_password: str
     database_admin_password: str
     broker_password: str
+    api_key_digest: str = ""  # empty until a start has shown the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,11 @@ class Claim:
     secrets: Secrets
     lock: int  # a file descriptor; each program inherits it, see hold()
     created: bool  # just now, by us
-    has_new_secrets: bool = False  # made just now, too
 
 
 def generate() -> Secrets:
     """New secrets, for a new folder."""
     return Secrets(
-        api_key=f"lethe_{secrets.token_urlsafe(32)}",
         id_key=secrets.token_hex(32),
         database_password=secrets.token_urlsafe(32),
         database_admin_password=secrets.token_urlsafe(32),
@@ -67,9 +68,11 @@ def load_secrets(folder: Path) -> Secrets:
         write_atomically(path, json.dumps(asdict(generate()), indent=2) + "\n")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        loaded = Secrets(**{field.name: found[field.name] for field in fields(Secrets)})
-        if not all(isinstance(value, str) and value for value in asdict(loaded).values()):
+        needed = [field.name for field in fields(Secrets) if field.name != KEY_DIGEST]
+        if not all(isinstance(found[name], str) and found[name] for name in needed):
             raise ValueError("a secret is empty or not a text")
+        kept = {name: found[name] for name in needed}
+        loaded = Secrets(**kept, api_key_digest=_key_digest(found))
     except PermissionError as error:
         raise FolderRefused(f"{path} belongs to another user: run as that one") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -79,6 +82,29 @@ def load_secrets(folder: Path) -> Secrets:
             "sample ID. Restore the file from a copy, or move the folder away to start empty."
         ) from None  # the cause could quote the file
     return loaded
+
+
+def keep_key_digest(folder: Path, digest: str) -> None:
+    """Let another key be the operator's, in one step; nobody else may hold the folder."""
+    path = folder / SECRETS_FILE
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record.pop(PLAIN_KEY, None)
+    # To whom it belongs: root may do this for somebody who could not read the file any more.
+    owner = path.stat()
+    text = json.dumps({**record, KEY_DIGEST: digest}, indent=2) + "\n"
+    write_atomically(path, text, (owner.st_uid, owner.st_gid))
+
+
+def _key_digest(record: Mapping[str, object]) -> str:
+    if PLAIN_KEY in record:
+        key = record[PLAIN_KEY]
+        if not isinstance(key, str) or not key:
+            raise ValueError("the operator's key is empty or not a text")
+        return digest_of(key)
+    digest = record.get(KEY_DIGEST, "")
+    if not isinstance(digest, str) or not (digest == "" or DIGEST.fullmatch(digest)):
+        raise ValueError("the digest of the operator's key is not one")
+    return digest
 
 
 def create(folder: Path) -> bool:
@@ -98,12 +124,17 @@ def claim(folder: Path) -> Iterator[Claim]:
     folder = folder.resolve()
     created = create(folder)
     with hold(folder) as lock:
-        is_first = not (folder / SECRETS_FILE).exists()
         loaded = load_secrets(folder)
+        _forget_plain_key(folder, loaded)
         ensure_signing_keys(folder, folder / SECRETS_FILE)
         logs = folder / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        yield Claim(folder, logs, loaded, lock, created, is_first)
+        yield Claim(folder, logs, loaded, lock, created)
+
+
+def _forget_plain_key(folder: Path, loaded: Secrets) -> None:
+    if PLAIN_KEY in json.loads((folder / SECRETS_FILE).read_text(encoding="utf-8")):
+        keep_key_digest(folder, loaded.api_key_digest)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import httpx2
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from embedded.commands import API_KEY, MIGRATIONS, PROGRAMS, Program
+from embedded import operator_key
+from embedded.commands import API_KEY, API_KEY_DIGEST, MIGRATIONS, PROGRAMS, Program
 from embedded.environment import environment_for, secrets_of
 from embedded.errors import ProgramFailed, SettingsRefused
 from embedded.keeper import Keeper
@@ -23,7 +24,7 @@ from embedded.running import Running
 from embedded.server import HOST, free_port
 from embedded.servers import Servers
 from embedded.signing_keys import HOST_NAME
-from embedded.state import DEFAULT_FOLDER, Claim, claim
+from embedded.state import DEFAULT_FOLDER, Claim, claim, keep_key_digest
 from embedded.terminal import Tail
 
 DEFAULT_PORT = 8000
@@ -123,27 +124,35 @@ class Supervisor:
         migrations: Program | None = MIGRATIONS,
         durable: bool = True,
         verbose: bool = False,
+        api_key: str | None = None,
     ) -> None:
-        """Starts nothing yet. The program called `api` is the one that has to answer /readyz."""
+        """Starts nothing yet. The program called `api` is the one that has to answer /readyz.
+
+        `api_key` is the operator's for this object's starts, before that of the environment and
+        that of the folder, which stays as it is. Only its digest is kept, and only in memory.
+        """
         self.folder = Path(folder).resolve()
         self.logs = self.folder / "logs"
         self.url = ""
-        self.api_key = ""
-        self.key_is_new = False  # made at this start, so that nobody has seen it
         self.urls = ("", "")  # of the database and of the broker, with their passwords
         self._asked_port = port
         self._programs = programs
         self._migrations = migrations
         self._durable = durable
         self._verbose = verbose
+        self._key_digest = None if api_key is None else operator_key.digest_of(api_key)
+        self._new_key: str | None = None
         self._keepers: dict[str, Keeper] = {}
         self._resources = ExitStack()
         self._stopped = threading.Event()
 
     def start(self) -> Self:
         """Start everything; returns when the API is ready. On failure nothing is left running."""
+        self._new_key = None
         with ExitStack() as resources:
             urls = urls_from_environment()
+            if self._key_digest is None:
+                operator_key.variable_in_use()
             port = check_port(self._asked_port)
             self.url = f"http://{HOST}:{port}"
             if urls is None:
@@ -165,6 +174,11 @@ class Supervisor:
         """Stop everything: scheduler, worker, API, then the servers. Once is enough."""
         self._resources.close()
         self._stopped.set()
+
+    def take_new_key(self) -> str | None:
+        """The operator's key if the last start made it: this once, since nobody keeps it."""
+        key, self._new_key = self._new_key, None
+        return key
 
     def wait(self) -> None:
         """Wait until somebody calls stop()."""
@@ -218,10 +232,7 @@ class Supervisor:
             DATABASE_URL: urls[0],
             BROKER_URL: urls[1],
         }
-        secrets = secrets_of(claimed.folder, claimed.secrets)
-        self.api_key = secrets[API_KEY]
-        own = claimed.secrets.api_key == self.api_key
-        self.key_is_new = own and claimed.has_new_secrets
+        secrets, new_key = self._secrets(claimed)
         if self._migrations is not None:
             environment = environment_for(self._migrations, service, secrets)
             run_to_end(Application(self._migrations, port, environment, claimed))
@@ -236,6 +247,20 @@ class Supervisor:
                 api = running
         if api is not None:
             api.wait_until(self.ready, time.monotonic() + READY_SECONDS)
+        if new_key is not None:
+            # Only now: a start that failed shows its key to nobody, and the next makes another.
+            keep_key_digest(claimed.folder, secrets[API_KEY_DIGEST])
+            self._new_key = new_key
+
+    def _secrets(self, claimed: Claim) -> tuple[dict[str, str], str | None]:
+        """What the programs may be given, and the operator's key if it was made for that."""
+        secrets = secrets_of(claimed.folder, claimed.secrets)
+        if self._key_digest is not None:
+            return {**secrets, API_KEY: "", API_KEY_DIGEST: self._key_digest}, None
+        if secrets[API_KEY] or secrets[API_KEY_DIGEST]:
+            return secrets, None
+        key = operator_key.make()
+        return {**secrets, API_KEY_DIGEST: operator_key.digest_of(key)}, key
 
     def _keep(self, keeper: Keeper, resources: ExitStack) -> None:
         self._keepers[keeper.program.name] = keeper

@@ -120,6 +120,24 @@ def test_the_api_does_not_start_without_what_it_needs(
     assert secret not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("changed", "advice"),
+    [
+        ({"LETHE_API_KEY_DIGEST": "sha256:" + "d" * 64}, "both set; take out the first"),
+        ({"LETHE_API_KEY": "", "LETHE_API_KEY_DIGEST": "d" * 64}, "openssl dgst -sha256 -r"),
+    ],
+)
+def test_the_api_does_not_start_with_a_key_in_doubt_and_quotes_none(
+    environment: dict[str, str], changed: dict[str, str], advice: str
+) -> None:
+    done = python("from app.main import create_app; create_app()", {**environment, **changed})
+    assert done.returncode != 0
+    assert advice in done.stderr
+    told = done.stdout + done.stderr
+    assert environment["LETHE_API_KEY"] not in told
+    assert "d" * 64 not in told
+
+
 @pytest.mark.parametrize(("program", "name"), [(SCHEDULER, LOG_KEY), (WORKER, WEIGHTS_KEY)])
 def test_scheduler_and_worker_do_not_start_with_a_key_that_is_not_theirs(
     environment: dict[str, str], program: Program, name: str

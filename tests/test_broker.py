@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from embedded.servers import Servers, remove, temporary_place, temporary_servers
 from embedded.supervisor import Supervisor
+from tests.conftest import API_KEY
 from tests.proxy import Proxy, Way
 
 INTERVAL_SECONDS = 5.0  # the default
@@ -70,8 +71,8 @@ def service() -> Iterator[Service]:
             patch.setenv("LETHE_DATABASE_URL", servers.create_database("broker"))
             patch.setenv("LETHE_BROKER_URL", url)
             patch.setenv("LETHE_PLAN_INTERVAL", str(INTERVAL_SECONDS))
-            with Supervisor(folder, port=0, durable=False) as supervisor:
-                headers = {"Authorization": f"Bearer {supervisor.api_key}"}
+            with Supervisor(folder, port=0, durable=False, api_key=API_KEY) as supervisor:
+                headers = {"Authorization": f"Bearer {API_KEY}"}
                 http = httpx2.Client(base_url=supervisor.url, headers=headers, timeout=30)
                 with http:
                     stored = http.post("/v1/checkpoints", content=save({"w": torch.zeros(1)}))

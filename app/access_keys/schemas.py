@@ -22,7 +22,7 @@ def not_reserved(name: str) -> str:
 
     """
     if name == OPERATOR:
-        raise ValueError("is the name of whoever has LETHE_API_KEY; choose another one")
+        raise ValueError("is the name of whoever has the operator's key; choose another one")
     return name
 
 

@@ -101,9 +101,10 @@ def main() -> int:
         checkpoint = trained(FOLDER / "digits.safetensors")
         # A demo begins with an empty service; `make serve` keeps its state in another folder.
         remove(FOLDER / "service")
-        with Supervisor(FOLDER / "service", port=0) as service:
+        key = secrets.token_hex(32)  # known to this process alone; the service has its digest
+        with Supervisor(FOLDER / "service", port=0, api_key=key) as service:
             say(f"2. The service runs at {service.url}; its logs are in {service.logs}")
-            headers = {"Authorization": f"Bearer {service.api_key}"}
+            headers = {"Authorization": f"Bearer {key}"}
             with httpx2.Client(base_url=service.url, headers=headers, timeout=30) as http:
                 kill = (lambda: service.kill("worker")) if arguments.kill_worker else None
                 worker = service.processes()["worker"]

@@ -255,6 +255,22 @@ def test_without_the_database_a_key_is_neither_right_nor_wrong(
     assert client.get("/healthz", headers=bearer(key)).status_code == 200
 
 
+def test_of_the_operators_key_the_digest_is_enough(
+    environment: dict[str, str], reread: Callable[[str, str], None]
+) -> None:
+    from app.main import create_app
+
+    key = f"lethe_{secrets.token_urlsafe(32)}"
+    digest = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    reread("LETHE_API_KEY", "")
+    reread("LETHE_API_KEY_DIGEST", digest)
+    with TestClient(create_app()) as client:
+        assert client.get(KEYS, headers=bearer(key)).status_code == 200
+        others = (key[:-1], key + "x", digest, digest.removeprefix("sha256:"), "")
+        for wrong in (*others, environment["LETHE_API_KEY"]):
+            assert client.get(KEYS, headers=bearer(wrong)).status_code == 401
+
+
 def test_without_a_key_of_the_operator_keys_of_clients_open(
     environment: dict[str, str], reread: Callable[[str, str], None]
 ) -> None:

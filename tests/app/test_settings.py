@@ -1,5 +1,6 @@
 """Settings refuse what is not safe or not understood, and print no secret."""
 
+import hashlib
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,8 @@ from pydantic import ValidationError
 
 from app.settings import Settings
 
+KEY = "an operator's key, not of the tests alone"
+DIGEST = hashlib.sha256(KEY.encode())
 GOOD = {
     "database_url": "postgresql://lethe:pass-word-1@127.0.0.1/lethe",
     "broker_url": "redis://:pass-word-2@127.0.0.1/0",
@@ -29,6 +32,69 @@ def test_a_weak_secret_is_refused_and_not_printed(name: str, key: str) -> None:
 def test_the_two_keys_must_differ() -> None:
     with pytest.raises(ValidationError, match="must differ"):
         Settings(**{**GOOD, "id_key": GOOD["api_key"]})
+    with pytest.raises(ValidationError, match="must differ"):
+        Settings(**given(api_key_digest=f"sha256:{DIGEST.hexdigest()}", id_key=KEY))
+
+
+def given(**key: str) -> dict[str, str]:
+    """Settings with the operator's key in this form."""
+    return {**{name: GOOD[name] for name in GOOD if name != "api_key"}, **key}
+
+
+def test_a_key_and_its_digest_are_the_same_to_the_service() -> None:
+    as_key = Settings(**given(api_key=KEY, api_key_digest=""))
+    as_digest = Settings(**given(api_key="", api_key_digest=f"sha256:{DIGEST.hexdigest()}"))
+    assert as_key.root_key_digest() == as_digest.root_key_digest() == DIGEST.digest()
+    assert Settings(**given()).root_key_digest() is None
+    for settings in (as_key, as_digest):
+        shown = repr(settings) + str(settings.model_dump())
+        assert not [text for text in (DIGEST.hexdigest(), repr(DIGEST.digest())) if text in shown]
+
+
+def test_the_settings_do_not_keep_the_operators_key() -> None:
+    held = [
+        secret.get_secret_value()
+        for secret in vars(Settings(**given(api_key=KEY))).values()
+        if hasattr(secret, "get_secret_value")
+    ]
+    assert GOOD["id_key"] in held
+    assert DIGEST.digest() in held
+    assert not [value for value in held if value in (KEY, KEY.encode())]
+
+
+@pytest.mark.parametrize("digest", [f"sha256:{DIGEST.hexdigest()}", f"sha256:{'0' * 64}"])
+def test_a_key_and_a_digest_together_are_refused_and_not_quoted(digest: str) -> None:
+    with pytest.raises(ValidationError, match="both set; take out the first") as refused:
+        Settings(**given(api_key=KEY, api_key_digest=digest))
+    assert KEY not in str(refused.value) + repr(refused.value)
+    assert digest not in str(refused.value) + repr(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        "lethe_" + "k" * 43,
+        DIGEST.hexdigest(),
+        f"sha256:{DIGEST.hexdigest().upper()}",
+        f"sha256:{DIGEST.hexdigest()[:-1]}",
+        f"sha256:{DIGEST.hexdigest()}\n",
+        f"sha256:{DIGEST.hexdigest()}0",
+        f"sha512:{DIGEST.hexdigest()}",
+        " ",
+    ],
+)
+def test_what_is_no_digest_is_refused_with_the_way_to_make_one_and_not_quoted(text: str) -> None:
+    with pytest.raises(ValidationError, match="openssl dgst -sha256 -r") as refused:
+        Settings(**given(api_key_digest=text))
+    assert "api_key_digest" in str(refused.value)
+    assert text.strip() == "" or text.strip() not in str(refused.value) + repr(refused.value)
+
+
+def test_the_digest_of_a_key_that_was_not_there_is_refused() -> None:
+    nothing = hashlib.sha256(b"").hexdigest()
+    with pytest.raises(ValidationError, match="digest of an empty text"):
+        Settings(**given(api_key_digest=f"sha256:{nothing}"))
 
 
 @pytest.mark.parametrize(

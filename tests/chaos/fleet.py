@@ -16,7 +16,8 @@ from typing import Self
 import httpx2
 import redis
 
-from embedded.commands import API, API_KEY, ID_KEY, SCHEDULER, WORKER, Program
+from embedded import operator_key
+from embedded.commands import API, API_KEY, API_KEY_DIGEST, ID_KEY, SCHEDULER, WORKER, Program
 from embedded.environment import environment_for, secrets_of
 from embedded.errors import ProgramFailed
 from embedded.server import HOST, Server, free_port
@@ -253,13 +254,14 @@ class Fleet:
 
     def _start_programs(self, resources: ExitStack) -> None:
         claimed = self._servers.claim
-        own = claimed.secrets
+        key = operator_key.make()
         secrets = {
             **secrets_of(claimed.folder, claimed.secrets),
-            API_KEY: own.api_key,
-            ID_KEY: own.id_key,
+            API_KEY: "",
+            API_KEY_DIGEST: operator_key.digest_of(key),
+            ID_KEY: claimed.secrets.id_key,
         }
-        self.client_headers = {"Authorization": f"Bearer {own.api_key}"}
+        self.client_headers = {"Authorization": f"Bearer {key}"}
         port = free_port()
         self.url = f"http://{HOST}:{port}"
         for name in PROGRAMS:

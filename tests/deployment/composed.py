@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from app.keys import Purpose, create
 from embedded.commands import (
     API,
-    API_KEY,
+    API_KEY_DIGEST,
     ID_KEY,
     LOG_KEY,
     MIGRATIONS,
@@ -37,9 +37,10 @@ SECRETS = {
     **{
         name: character * 64
         for name, character in zip(
-            ("POSTGRES_PASSWORD", "BROKER_PASSWORD", API_KEY, ID_KEY), "abcd", strict=True
+            ("POSTGRES_PASSWORD", "BROKER_PASSWORD", ID_KEY), "abc", strict=True
         )
     },
+    API_KEY_DIGEST: "sha256:" + "d" * 64,
     LOG_KEY: one_line(Purpose.LOG),
     WEIGHTS_KEY: one_line(Purpose.WEIGHTS),
 }

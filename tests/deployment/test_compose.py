@@ -1,13 +1,17 @@
 """The compose file, checked without an engine."""
 
+import hashlib
 import json
 import re
-from pathlib import PurePosixPath
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from app.settings import Settings
-from embedded.commands import API_KEY, ID_KEY, LOG_KEY, WEIGHTS_KEY, Program
+from embedded.commands import API_KEY, API_KEY_DIGEST, ID_KEY, LOG_KEY, WEIGHTS_KEY, Program
 from tests.deployment.composed import PROGRAMS, ROOT, SECRETS, compose, stop_grace_seconds
 
 
@@ -16,7 +20,7 @@ def test_compose_accepts_the_file_once_all_secrets_are_given() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("secret", [name for name in SECRETS if name != API_KEY])
+@pytest.mark.parametrize("secret", [name for name in SECRETS if name != API_KEY_DIGEST])
 @pytest.mark.parametrize("value", [None, ""])
 def test_compose_refuses_to_start_without_a_secret(secret: str, value: str | None) -> None:
     given = {name: text for name, text in SECRETS.items() if name != secret}
@@ -25,14 +29,46 @@ def test_compose_refuses_to_start_without_a_secret(secret: str, value: str | Non
     assert secret in result.stderr
 
 
-@pytest.mark.parametrize("value", [None, ""])
-def test_compose_starts_without_a_key_of_the_operator(value: str | None) -> None:
-    given = {name: text for name, text in SECRETS.items() if name != API_KEY}
-    environment = given if value is None else {**given, API_KEY: value}
+def read_by_the_api(environment: Mapping[str, str]) -> Settings:
+    """What the API makes of the operator's key that Compose hands on."""
     result = compose("--format", "json", environment=environment)
     api = json.loads(result.stdout)["services"]["api"]["environment"]
     urls = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
-    assert Settings(**urls, api_key=api[API_KEY]).root_key() is None
+    return Settings(**urls, api_key=api[API_KEY], api_key_digest=api[API_KEY_DIGEST])
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_compose_starts_without_a_key_of_the_operator(value: str | None) -> None:
+    given = {name: text for name, text in SECRETS.items() if name != API_KEY_DIGEST}
+    names = (API_KEY, API_KEY_DIGEST)
+    settings = read_by_the_api(given if value is None else {**given, **dict.fromkeys(names, value)})
+    assert settings.root_key_digest() is None
+
+
+@pytest.mark.parametrize("name", [API_KEY, API_KEY_DIGEST])
+def test_compose_gives_the_api_the_operators_key_in_either_form(name: str) -> None:
+    key = "k" * 64
+    digest = hashlib.sha256(key.encode())
+    given = {each: text for each, text in SECRETS.items() if each != API_KEY_DIGEST}
+    value = key if name == API_KEY else f"sha256:{digest.hexdigest()}"
+    assert read_by_the_api({**given, name: value}).root_key_digest() == digest.digest()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
+def test_the_documented_start_makes_secrets_that_hold_and_keeps_no_key(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    block = re.search(r"```sh\n(.*?)^docker compose up", page, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    shown = subprocess.run(
+        ["sh", "-eu", "-c", block[1]], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    [key] = re.findall(r"\b[0-9a-f]{64}\b", shown)
+    written = (tmp_path / ".env").read_text()
+    given = dict(line.split("=", 1) for line in written.splitlines())
+    assert set(given) == set(SECRETS)
+    assert key not in written
+    assert read_by_the_api(given).root_key_digest() == hashlib.sha256(key.encode()).digest()
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -56,7 +92,7 @@ def test_each_key_goes_to_the_services_that_need_it_and_to_no_other(
     services: dict[str, dict],
 ) -> None:
     everything = {name: json.dumps(service) for name, service in services.items()}
-    for key in (API_KEY, ID_KEY, LOG_KEY, WEIGHTS_KEY):
+    for key in (API_KEY_DIGEST, ID_KEY, LOG_KEY, WEIGHTS_KEY):
         needing = {name for name, program in PROGRAMS.items() if key in program.secrets}
         assert {name for name, text in everything.items() if SECRETS[key] in text} == needing
         assert {name for name, text in everything.items() if key in text} == needing
@@ -74,7 +110,8 @@ def test_no_secret_stands_in_an_argument_or_goes_into_a_build(services: dict[str
 def test_the_secrets_of_this_test_are_ones_that_the_settings_accept() -> None:
     urls = {"database_url": "postgresql://x/y", "broker_url": "redis://x"}
     private = {"log_key": SECRETS[LOG_KEY], "weights_key": SECRETS[WEIGHTS_KEY]}
-    assert Settings(**urls, **private, api_key=SECRETS[API_KEY], id_key=SECRETS[ID_KEY])
+    keys = {"api_key_digest": SECRETS[API_KEY_DIGEST], "id_key": SECRETS[ID_KEY]}
+    assert Settings(**urls, **private, **keys)
 
 
 def test_only_the_api_is_published_and_only_on_this_machine(services: dict[str, dict]) -> None:
