@@ -67,8 +67,10 @@ def submit_all(session: Session, asked: Sequence[Asked]) -> list[Taken | LetheEr
     stored = _store(session, [one for one in new if isinstance(one, Promise)])
     outcomes = [_outcome(one, stored) for one in new]
     _note_repetitions(session, asked, outcomes)
-    # One that is not stored is a repetition.
-    return [outcome for outcome in outcomes if outcome is not None]
+    settled = [outcome for outcome in outcomes if outcome is not None]
+    if len(settled) < len(asked):
+        raise RuntimeError("an Idempotency-Key was taken, and no request has it")
+    return settled
 
 
 def _look(session: Session, asked: Sequence[Asked]) -> Known:

@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
+from pydantic import AfterValidator
 
 from app.db import transaction
 from app.errors import AddressRefused, Conflict, InvalidCursor, NotFound
@@ -15,14 +16,15 @@ from app.security import Deployer, NoticeReader
 from app.wire import COMMON, WITH_BODY, Cursor, Limit, Name
 
 RECIPIENTS = "/v1/models/{name}/recipients"
-# Longer ones would lie before the first notice, and some before the calendar.
+# Before the first notice; much longer ones would lie before the calendar.
 LONGEST_AGE = timedelta(days=36_500)
 
 router = APIRouter(tags=["recall"])
 
 Age = Annotated[
     timedelta | None,
-    Query(ge=timedelta(0), le=LONGEST_AGE, description="Made longer ago: ISO 8601, or seconds."),
+    Query(ge=timedelta(0), description="Made longer ago: ISO 8601, or seconds."),
+    AfterValidator(lambda age: age and min(age, LONGEST_AGE)),
 ]
 
 

@@ -228,7 +228,9 @@ def test_who_has_not_answered_is_seen_and_since_when(office: Office) -> None:
     for recipient, count in ((web, 1), (app, 0)):
         page = office.http.get(f"{RECIPIENTS.format('digits')}/{recipient}/notices").json()
         assert (page["overdue"], len(page["items"])) == (count, 1)
-    for age in ("-PT1H", "P99999999D", "soon"):
+    assert office.notices(older_than="P99999999D")["items"] == []
+    assert len(office.notices(older_than="PT0S")["items"]) == 2
+    for age in ("-PT1H", "soon"):
         assert office.http.get("/v1/notices", params={"older_than": age}).status_code == 422
 
 
