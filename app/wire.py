@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import ceil
 from typing import Annotated, Any
 
@@ -48,6 +48,13 @@ def _written_out(given: object) -> object:
     return given
 
 
+def _in_utc(moment: datetime) -> datetime:
+    # In another zone than UTC, some hours of these days lie outside the calendar.
+    if moment.date() in (date.min, date.max):
+        raise ValueError("must not be the calendar's first day or its last")
+    return moment.astimezone(UTC)
+
+
 Text = Annotated[
     str,
     AfterValidator(_storable),
@@ -55,6 +62,12 @@ Text = Annotated[
     Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}),
 ]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+# One that is stored, or computed with.
+UtcMoment = Annotated[
+    Moment,
+    AfterValidator(_in_utc),
+    Field(json_schema_extra={"pattern": "^(?!0001-01-01|9999-12-31)"}),
+]
 Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST_PATTERN.pattern}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 Cursor = Annotated[

@@ -1,28 +1,21 @@
 """What decisions about deletion requests look like on the wire."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from app.deletions.clocks import PauseGround
 from app.statuses import DecisionAction, DenialReason
 from app.tables import Decision
-from app.wire import Answer, Body, Moment, Text
+from app.wire import Answer, Body, Text, UtcMoment
 
 Words = Annotated[Text, StringConstraints(min_length=1, max_length=2_000)]
 NOTE = (
     "In words of your own, for whoever may read the request. Kept with it, and not in the audit "
     "log; it is not removed when somebody's data are, so leave out what you can."
 )
-
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must lie within the calendar in UTC, too") from None
 
 
 class Remark(Body):
@@ -45,7 +38,7 @@ class Extension(Body):
     reasons: Words = Field(
         description="What the person is told. " + NOTE, examples=["Several thousand models."]
     )
-    until: Annotated[Moment, AfterValidator(_in_utc)] | None = Field(
+    until: UtcMoment | None = Field(
         None,
         description="The new deadline; without it, as late as the law allows.",
         examples=["2027-02-20T10:00:00Z"],

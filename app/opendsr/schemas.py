@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,18 +14,11 @@ from app.opendsr.signing import API_VERSION
 from app.statuses import DenialReason, RequestStatus
 from app.tables import SubjectRequestStatus
 from app.webhooks.addresses import LONGEST
-from app.wire import Answer, Body, Moment, Name, Text
+from app.wire import Answer, Body, Name, Text, UtcMoment
 
 MOST_CALLBACKS = 5
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-
-
-def _in_utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("lies outside the calendar") from None
 
 
 def _distinct(urls: Sequence[str]) -> Sequence[str]:
@@ -42,7 +35,6 @@ SubjectRequestId = Annotated[
         examples=["a7551968-d5d6-44b2-9831-815ac9017798"],
     ),
 ]
-SubmittedAt = Annotated[Moment, AfterValidator(_in_utc)]
 CallbackUrl = Annotated[Text, Constraints(min_length=1, max_length=LONGEST)]
 
 
@@ -81,7 +73,7 @@ class NewRequest(Body):
     subject_request_id: SubjectRequestId
     subject_request_type: Literal["erasure"]
     subject_identities: tuple[Identity, ...] = Field((), max_length=MOST_SAMPLE_IDS, repr=False)
-    submitted_time: SubmittedAt = Field(
+    submitted_time: UtcMoment = Field(
         description="When the person asked the controller. The deadline is counted from the "
         "receipt here.",
         examples=["2026-11-02T15:00:00Z"],
