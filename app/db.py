@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.settings import settings
 
 # The newest migration; a test holds it against the migrations folder.
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 # Executions after which the driver prepares any statement: never.
 PREPARED_BY_ITSELF = 2**31
 

@@ -33,6 +33,10 @@ EXAMPLE_SECRETS = ("change-me", "changeme", "example", "secret", "password")
 KEY_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 # What comes out when the variable with the key is misspelled.
 DIGEST_OF_NOTHING = hashlib.sha256().digest()
+# Retries take up to five and a half days, where a receiver asks for the longest pauses.
+SHORTEST_LOG = timedelta(days=7)
+# A century; much longer ones lead to before the calendar of PostgreSQL begins.
+LONGEST_LOG = timedelta(days=36_525)
 
 
 def _strong(secret: SecretStr) -> SecretStr:
@@ -146,6 +150,16 @@ TimeZone = Annotated[ZoneInfo, AfterValidator(_known_zone)]
 Secret = Annotated[SecretStr, AfterValidator(_strong)]
 
 
+def _long_enough(kept: timedelta) -> timedelta:
+    if not SHORTEST_LOG <= kept <= LONGEST_LOG:
+        raise ValueError(
+            f"must be from {SHORTEST_LOG.days} days (P7D) on, since a message is retried for days, "
+            "its log tells whether an endpoint still takes any, and its client has to find what "
+            f"was given up in order to replay it; and {LONGEST_LOG.days} days at most"
+        )
+    return kept
+
+
 class Settings(BaseSettings):
     """Read from variables named LETHE_…; durations as ISO 8601 or seconds, sizes as 8MiB."""
 
@@ -202,6 +216,9 @@ class Settings(BaseSettings):
     webhook_private_networks: Networks | None = Field(
         None, description="Networks, besides public ones, to which messages are sent."
     )
+
+    # How long the log has a message that was taken or given up; those of notices stay
+    delivery_log_kept: Annotated[Duration, AfterValidator(_long_enough)] = timedelta(days=90)
 
     # Limits of the API
     json_body_limit: ByteSize = Field(

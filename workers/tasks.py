@@ -24,7 +24,7 @@ from app.jobs.backoff import retrying
 from app.opendsr import announcing as _controllers  # noqa: F401  # tells them, and signs for it
 from app.recall.notices import Reminder
 from app.registry import checking
-from app.retention import purging
+from app.retention import delivery_log, purging
 from app.settings import settings
 from app.tables import GradientLedger, ReferenceSet
 from app.webhooks.delivering import Senders
@@ -32,8 +32,10 @@ from workers.celery_app import app
 
 log = structlog.get_logger()
 
-# Of this process: the threads that send messages, and when it last said what is overdue.
+# Of this process: the threads that send messages, when it last removed those of old, and when it
+# last said what is overdue.
 senders = Senders()
+clearing = delivery_log.Clearing()
 reminder = Reminder()
 
 # Jobs that a nudge tries to claim, at most; what it misses, the sweep finds.
@@ -97,11 +99,16 @@ def purge() -> None:
 
 @app.task(name=queue.DELIVER)
 def deliver() -> None:
-    """Have due messages sent; planning in this process does not wait for their receivers."""
+    """Have due messages sent, and remove those from the log that it has kept for their time.
+
+    Planning in this process does not wait for receivers.
+    """
     try:
         senders.start()
     except DBAPIError as error:
         log.error("delivery.not_begun", error=type(error).__name__)
+        return
+    clearing.go_on(settings().delivery_log_kept)
 
 
 @app.task(name=queue.PLAN)

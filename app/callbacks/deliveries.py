@@ -12,6 +12,8 @@ from app.errors import Conflict, NotFound
 from app.tables import Callback, Delivery, DeliveryAttempt, Notice, Recipient, Signer
 from app.webhooks import endpoints, replaying
 
+_UNKNOWN = "No delivery has this id."
+
 
 class DeliveryState(StrEnum):
     """How far a delivery is."""
@@ -63,12 +65,12 @@ def find(session: Session, delivery_id: UUID, only_of: str | None) -> Delivery:
     """Return one delivery; of this client alone, if one is named.
 
     Raises:
-        NotFound: there is none of this id, or it is another client's.
+        NotFound: there is none of this id, none any more, or it is another client's.
 
     """
     row = session.get(Delivery, delivery_id)
     if row is None or only_of not in (None, row.client):
-        raise NotFound("No delivery has this id.")
+        raise NotFound(_UNKNOWN)
     return row
 
 
@@ -92,7 +94,8 @@ def replay(session: Session, delivery_id: UUID, only_of: str | None) -> Delivery
         require_use(endpoints.hold(session, row.callback_id))
     elif row.signer == Signer.STANDARD_WEBHOOKS:
         secret = _secret_of_recipient(session, row)
-    replaying.replay(session, Delivery.id == row.id, secret=secret)
+    if not replaying.replay(session, Delivery.id == row.id, secret=secret):
+        raise NotFound(_UNKNOWN)  # the log has just let go of it
     session.refresh(row)
     return row
 

@@ -79,7 +79,7 @@ def get(callback_id: UUID, caller: Subscriber) -> schemas.CallbackAnswer:
     responses=responses(*COMMON, NotFound),
 )
 def remove(callback_id: UUID, caller: Subscriber) -> None:
-    """Tell an endpoint nothing more. What was on its way is given up; its log stays."""
+    """Tell an endpoint nothing more. What was on its way is given up; its log stays for a while."""
     with transaction() as session:
         service.remove(session, callback_id, caller.only_of, caller.name)
 

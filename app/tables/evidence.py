@@ -151,6 +151,14 @@ class Delivery(Base):
                 "lane IS NOT NULL AND delivered_at IS NULL AND given_up_at IS NULL"
             ),
         ),
+        # What the log has kept for the longest time; messages of notices are not for removal.
+        Index(
+            "ix_deliveries_over",
+            text("coalesce(delivered_at, given_up_at)"),
+            postgresql_where=text(
+                "notice_id IS NULL AND coalesce(delivered_at, given_up_at) IS NOT NULL"
+            ),
+        ),
         Index(None, "created_at", "id"),
         Index(None, "client", "created_at", "id"),
         Index(None, "callback_id", "created_at", "id"),

@@ -1,31 +1,17 @@
 """What planning reads is found by indexes, whatever plan PostgreSQL keeps for its statements."""
 
-import re
 from collections.abc import Callable
 from datetime import timedelta
-from itertools import count
 from uuid import UUID
 
 from app.db import transaction
 from app.deletions import planner
 from lethe.policy import Batching, Policy
+from tests.app.query_plans import read_by
 from tests.app.watching import statements
 from tests.app.working import NOW
 
 PENDING = {"ix_erasures_to_plan", "ix_erasures_waiting", "ix_erasures_of_a_cohort"}
-
-
-def read_by(statement: str) -> set[str]:
-    """The indexes, and the tables without one, of a plan for any parameters."""
-    numbers = count(1)
-    named: dict[str, str] = {}
-    query = re.sub(r"%\((\w+)\)s", lambda m: named.setdefault(m[1], f"${next(numbers)}"), statement)
-    with transaction() as session, session.connection().connection.cursor() as cursor:
-        # Tables as small as a test's are best read as a whole.
-        cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"EXPLAIN (GENERIC_PLAN) {query}")
-        plan = "\n".join(row[0] for row in cursor.fetchall())
-    return set(re.findall(r"(?:Index Scan on|using|Seq Scan on) (\w+)", plan))
 
 
 def test_who_is_due_is_found_by_the_indexes_of_what_is_pending(

@@ -129,6 +129,25 @@ def test_an_interval_that_is_none_is_refused(text: str) -> None:
         Settings(**GOOD, plan_interval=text)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["P7D", "P36525D"])
+def test_the_log_of_deliveries_is_kept_for_a_week_or_longer(text: str) -> None:
+    settings = Settings(**GOOD, delivery_log_kept=text)  # type: ignore[arg-type]
+    assert settings.delivery_log_kept == timedelta(days=int(text[1:-1]))
+
+
+@pytest.mark.parametrize("text", ["0", "90", "P6DT23H59M59S", "-P90D", "P36526D"])
+def test_a_log_of_deliveries_that_is_too_short_to_replay_from_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match=r"7 days \(P7D\) on, since .* replay it") as refused:
+        Settings(**GOOD, delivery_log_kept=text)  # type: ignore[arg-type]
+    assert "delivery_log_kept" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "soon", "90 years"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="delivery_log_kept"):
+        Settings(**GOOD, delivery_log_kept=text)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("text", ["http://a/1?x=1 https://b", "http://a/1?x=1,https://b", " "])
 def test_witnesses_are_separated_by_spaces_or_commas(
     monkeypatch: pytest.MonkeyPatch, text: str
