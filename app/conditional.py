@@ -58,7 +58,7 @@ def tag_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def known(
+async def known(
     request: Request,
     if_none_match: Annotated[
         str | None,

@@ -43,7 +43,7 @@ Ordered = Annotated[
 ]
 
 
-def asked_for(
+async def asked_for(
     status: Statuses = None,
     model: ModelName = None,
     client: ClientName = None,

@@ -5,15 +5,28 @@ that follows from the batching policy: to measure it as well would count it twic
 page, it takes one statement.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import exists, extract, func, literal, select, true
+from sqlalchemy import (
+    ARRAY,
+    Select,
+    Uuid,
+    any_,
+    bindparam,
+    exists,
+    extract,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from app.db import now
@@ -250,7 +263,14 @@ def _whole_minute(at: datetime) -> datetime:
     return floor if floor == at else floor + MINUTE
 
 
-def _prospects(session: Session, models: set[UUID]) -> dict[UUID, Prospect]:
+def _prospects(session: Session, models: Collection[UUID]) -> dict[UUID, Prospect]:
+    rows = session.execute(_look(), {"models": list(models)})
+    return {id_: Prospect(*known) for id_, *known in rows}
+
+
+@cache
+def _look() -> Select[Any]:
+    # Each poll of an open request asks this; to make the statement takes longer than to answer it.
     model, job = RegisteredModel, UnlearningJob
     pending = Erasure.model_id == model.id, batches.IS_PENDING
     recent = (
@@ -273,7 +293,7 @@ def _prospects(session: Session, models: set[UUID]) -> dict[UUID, Prospect]:
         .correlate(model)
         .lateral()
     )
-    rows = session.execute(
+    return (
         select(
             model.id,
             model.policy,
@@ -289,6 +309,5 @@ def _prospects(session: Session, models: set[UUID]) -> dict[UUID, Prospect]:
         .select_from(model)
         .join(took, true())
         .outerjoin(unfinished, true())
-        .where(model.id.in_(models))
+        .where(model.id == any_(bindparam("models", type_=ARRAY(Uuid))))
     )
-    return {id_: Prospect(*known) for id_, *known in rows}

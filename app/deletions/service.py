@@ -4,9 +4,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Uuid,
+    any_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from app import pages
@@ -130,19 +142,27 @@ def _concerns(model: str) -> ColumnElement[bool]:
 def erasures_of(session: Session, request_ids: Collection[UUID]) -> dict[UUID, list[ErasureView]]:
     """Return the erasures of each request, in the order of the models' names."""
     views: dict[UUID, list[ErasureView]] = {request_id: [] for request_id in request_ids}
-    rows = session.execute(
-        select(Erasure, RegisteredModel.name, ModelVersion)
-        .join(RegisteredModel, RegisteredModel.id == Erasure.model_id)
-        .outerjoin(ModelVersion, ModelVersion.id == Erasure.version_id)
-        .where(Erasure.request_id.in_(request_ids))
-        .order_by(RegisteredModel.name)
-    )
+    rows = session.execute(_erasures(), {"requests": list(request_ids)})
     for erasure, name, version in rows:
         views[erasure.request_id].append(ErasureView(erasure, name, version))
     return views
 
 
+@cache
+def _erasures() -> Select[Erasure, str, ModelVersion]:
+    # Each poll asks this; to make the statement takes longer than to answer it.
+    return (
+        select(Erasure, RegisteredModel.name, ModelVersion)
+        .join(RegisteredModel, RegisteredModel.id == Erasure.model_id)
+        .outerjoin(ModelVersion, ModelVersion.id == Erasure.version_id)
+        .where(Erasure.request_id == any_(bindparam("requests", type_=ARRAY(Uuid))))
+        .order_by(RegisteredModel.name)
+    )
+
+
 def model_names(session: Session, ids: Collection[UUID]) -> dict[UUID, str]:
     """Return the names of models."""
+    if not ids:
+        return {}
     rows = select(RegisteredModel.id, RegisteredModel.name).where(RegisteredModel.id.in_(ids))
     return dict(session.execute(rows).all())

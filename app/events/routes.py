@@ -74,7 +74,7 @@ _ENDED: dict[int | str, dict[str, Any]] = {
 Position = Annotated[int, Field(ge=-1, lt=2**63)]
 
 
-def resume_point(
+async def resume_point(
     last_event_id: Annotated[
         Position | SkipJsonSchema[None],
         Header(

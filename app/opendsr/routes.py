@@ -37,7 +37,7 @@ CHAIN = "application/pem-certificate-chain"
 router = APIRouter(prefix=PREFIX, tags=["OpenDSR"])
 
 
-def set_up() -> Processor:
+async def set_up() -> Processor:
     """Return this service as controllers see it.
 
     Raises:

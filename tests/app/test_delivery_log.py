@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from app.db import transaction
 from app.retention import delivery_log
 from app.retention.delivery_log import Clearing
-from app.settings import SHORTEST_LOG
+from app.setting_types import SHORTEST_LOG
 from app.tables import Delivery
 from app.webhooks import replaying
 from app.webhooks.outcomes import JITTER, PAUSES, Failure
