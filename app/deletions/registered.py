@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from app.statements import Row, Statement
 from lethe.policy import Review
 
-# Those that requests name, those that may turn out to hold samples, and those that review.
+# Those that requests name, those that may turn out to hold samples, and those that review: whose
+# policy says anything but that they do not, be it in words of another release.
 _LOOK = """
     SELECT id, name, status, created_at, policy -> 'review' FROM registered_models
-    WHERE name = ANY(%(names)s::text[]) OR status = 'checking' OR status = 'ready' AND (
-        policy -> 'review' ->> 'approval' = 'manual'
-        OR policy -> 'review' ->> 'hold_above' IS NOT NULL
-    )
+    WHERE name = ANY(%(names)s::text[]) OR status = 'checking'
+        OR status = 'ready' AND policy -> 'review' <> %(without)s::jsonb
 """
+_WITHOUT = Review().model_dump_json()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Registered:
 
 def look(names: Collection[str]) -> Statement:
     """Return the statement that finds them; requests name these."""
-    return Statement(_LOOK, {"names": sorted(names)})
+    return Statement(_LOOK, {"names": sorted(names), "without": _WITHOUT})
 
 
 def read(rows: Iterable[Row]) -> list[Registered]:

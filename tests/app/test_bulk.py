@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
+from app import queue
 from app.db import transaction
 from app.deletions import bulk
 from app.tables import AuditEntry, DeletionRequest, RequestedSample
@@ -229,6 +230,17 @@ def test_a_line_that_the_database_refuses_fails_alone(
     assert "MARKED" not in json.dumps(answers)
     assert answers[-1] == {"lines": 6, "accepted": 5, "repeated": 0, "refused": 1}
     assert set(stored()) == {"s-0", "s-1", "s-2", "s-4", "s-5"}
+
+
+def test_workers_are_nudged_after_what_is_new_alone(
+    send: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nudged: list[tuple[str, int]] = []
+    monkeypatch.setattr(queue, "nudge", lambda task: nudged.append((task, len(stored()))))
+    send(asking(3))
+    assert nudged == [(queue.PLAN, 3)]
+    send(asking(3))
+    assert nudged == [(queue.PLAN, 3)]
 
 
 def test_nothing_is_answered_when_the_database_was_away_from_the_beginning(

@@ -3,11 +3,12 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.db import lock, transaction, try_lock
 from app.deletions import intake, samples, submissions
@@ -95,6 +96,29 @@ def test_what_earlier_jobs_forgot_is_completed_and_the_rest_is_not(
     with transaction() as session:
         found = [session.get_one(DeletionRequest, id_).status for id_ in ids]
     assert found == ["completed", "pending", "pending", "nothing_found"]
+
+
+def test_keys_are_inserted_in_one_order_so_that_nobody_waits_in_a_circle() -> None:
+    keys = [bytes([n]) for n in random.Random(7).sample(range(200), 60)]  # noqa: S311  no secrets
+    with transaction() as session:
+        intake.submit_all(session, [replace(ask([str(key)]), key_digest=key) for key in keys])
+    with transaction() as session:
+        rows = select(DeletionRequest.idempotency_key_digest).order_by(text("ctid"))
+        assert session.scalars(rows).all() == sorted(keys)
+
+
+def test_what_is_submitted_alone_is_the_sessions_as_all_other_rows(
+    ready: Callable[..., Any],
+) -> None:
+    ready("digits", ["a"])
+    with transaction() as session:
+        taken = intake.submit(session, ask(["a", "b"]))
+        taken.request.reference = "written by the session"
+        assert [each in session for each in (taken.request, *taken.erasures)] == [True, True]
+    with transaction() as session:
+        assert session.scalars(select(DeletionRequest.reference)).all() == [
+            "written by the session"
+        ]
 
 
 def test_the_intake_shares_the_lock_that_a_model_takes_to_become_ready() -> None:

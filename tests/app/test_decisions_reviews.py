@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.db import transaction
-from app.tables import Erasure
+from app.tables import Erasure, RegisteredModel
 from lethe.policy import Policy, Review
 from tests.app.office import Office
 from tests.app.working import NOW, hold, plan, publish
@@ -53,6 +53,26 @@ def test_large_requests_alone_are_held_where_the_policy_says_above_which_size(
     assert office.status(office.ask("a", "x", "y")) == "held"
     assert office.status(office.ask("x", "y", "z")) == "nothing_found"
     assert office.status(office.ask("x", "y", "z", model="digits")) == "held"
+
+
+@pytest.mark.parametrize(
+    "review",
+    [{"approval": "by two"}, {**Review().model_dump(), "sooner": 1}, "none"],
+    ids=str,
+)
+def test_what_a_policy_of_another_release_says_of_reviews_is_for_somebody_to_look_at(
+    office: Office, ready: Callable[..., UUID], review: object
+) -> None:
+    ready("digits", ["a"], NOW)
+    ready("faces", ["a", "b"], NOW)
+    with transaction() as session:
+        model = session.scalars(select(RegisteredModel).where(RegisteredModel.name == "digits"))
+        found = model.one()
+        found.policy = {**found.policy, "review": review}
+    unnamed, named = office.ask("a"), office.ask("x", model="digits")
+    assert {office.status(each) for each in (unnamed, named)} == {"held"}
+    assert office.status(office.ask("b")) == "pending"
+    assert office.status(office.ask("nobody")) == "nothing_found"
 
 
 def test_the_service_holds_every_request_if_it_is_told_to(

@@ -260,6 +260,26 @@ def test_a_request_awaits_no_model_that_was_rejected(
     assert client.get(answer.headers["Location"]).json()["status"] == "nothing_found"
 
 
+def test_a_request_awaits_no_model_that_was_registered_after_it(
+    client: TestClient, register: Callable[..., Any], reject: Callable[..., None]
+) -> None:
+    first = register("first")
+    answer = client.post(URL, json={"sample_ids": ["a"]})
+    register("second")
+    reject(first, {"code": "x", "message": "y"})
+    assert client.get(answer.headers["Location"]).json()["status"] == "nothing_found"
+
+
+def test_a_request_that_names_a_model_which_was_rejected_is_refused_and_not_stored(
+    client: TestClient, register: Callable[..., Any], reject: Callable[..., None]
+) -> None:
+    reject(register("late"), {"code": "x", "message": "y"})
+    answer = client.post(URL, json={"sample_ids": ["a"], "model": "late"})
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "urn:lethe:problem:conflict"
+    assert stored_requests() == 0
+
+
 def test_a_stored_request_holds_digests_and_no_ids(
     client: TestClient, ready: Callable[..., Any], digest: Callable[[str], bytes]
 ) -> None:

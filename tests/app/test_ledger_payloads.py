@@ -3,6 +3,7 @@
 import string
 from uuid import UUID
 
+import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,3 +36,9 @@ def test_facts_that_are_plain_are_written_as_the_standard_has_it(facts: dict[str
 @given(st.dictionaries(NAMES, NESTED))
 def test_facts_that_are_not_are_written_so_too(facts: dict[str, object]) -> None:
     assert payload(Entry("a.b", SUBJECT, facts), "now") == oracle(facts)
+
+
+@pytest.mark.parametrize("number", [LARGEST + 1, -LARGEST - 1])
+def test_a_number_that_the_standard_does_not_know_is_refused(number: int) -> None:
+    with pytest.raises(rfc8785.IntegerDomainError):
+        payload(Entry("a.b", SUBJECT, {"number": number}), "now")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from anyio import to_thread
 
 from app import queue
 from app.deletions import nudging
@@ -57,6 +58,24 @@ def test_the_first_of_them_is_told_at_once_and_many_after_it_once(
         return workers.tasks
 
     assert asyncio.run(store_many()) == [queue.PLAN] * 2
+
+
+def test_none_is_sent_while_the_pause_after_another_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nudging, "PAUSE_SECONDS", 3_600.0)
+
+    async def store_again() -> list[str]:
+        workers, nudges = watch(monkeypatch), Nudges()
+        nudges.want()
+        nudges.send()
+        await workers.heard(1)
+        nudges.want()
+        nudges.send()
+        # Time for a second one to reach a thread, as the first did.
+        for _ in range(50):
+            await to_thread.run_sync(workers.tasks.copy)
+        return workers.tasks
+
+    assert asyncio.run(store_again()) == [queue.PLAN]
 
 
 def test_what_is_stored_while_a_nudge_is_on_its_way_is_told_after_it(
