@@ -17,7 +17,7 @@ from app.db import engine
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Statement:
     """What to execute, with parameters as in ``%(name)s``."""
 

@@ -5,39 +5,22 @@ that follows from the batching policy: to measure it as well would count it twic
 page, it takes one statement.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
-from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import (
-    ARRAY,
-    Select,
-    Uuid,
-    any_,
-    bindparam,
-    exists,
-    extract,
-    func,
-    literal,
-    select,
-    true,
-)
 from sqlalchemy.orm import Session
 
 from app.db import now
-from app.deletions import batches
+from app.deletions.prospects import Prospect, prospects_of
 from app.settings import settings
-from app.statuses import ErasureStatus, JobStatus, ReferenceStatus, RequestStatus
-from app.tables import DeletionRequest, Erasure, ReferenceSet, RegisteredModel, UnlearningJob
+from app.statuses import ErasureStatus, RequestStatus
+from app.tables import DeletionRequest, Erasure
 from lethe.policy import Policy
 
-# Published jobs of each model that are looked at: enough for nine in ten, and the recent ones.
-MEASURED = 20
 # How soon somebody decides whom a request waits for: likely, and if it takes long.
 PERSON = (timedelta(days=1), timedelta(days=3))
 # Until then, or that something else happens, it is seldom worth asking again.
@@ -45,11 +28,6 @@ PERSON_POLL = timedelta(minutes=5)
 LONGEST_POLL = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 
-UNFINISHED = [
-    literal(status.value, literal_execute=True) for status in (JobStatus.QUEUED, JobStatus.RUNNING)
-]
-PUBLISHED = literal(JobStatus.PUBLISHED.value, literal_execute=True)
-BUILDING = literal(ReferenceStatus.BUILDING.value, literal_execute=True)
 OPEN = (
     ErasureStatus.PENDING,
     ErasureStatus.PAUSED,
@@ -90,24 +68,6 @@ class Span:
     late: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Prospect:
-    """What is known of a model's next job, and of those before it."""
-
-    policy: Mapping[str, Any]
-    job_created_at: datetime | None
-    """Of its unfinished job."""
-    job_running: bool
-    last_job_at: datetime | None
-    oldest_at: datetime | None
-    nearest_due_at: datetime | None
-    building: bool
-    half_seconds: float | None
-    """What half of the published jobs took at most; None if there are none."""
-    most_seconds: float | None
-    """What nine in ten took at most."""
-
-
 def forecast(
     session: Session,
     requests: Sequence[DeletionRequest],
@@ -121,7 +81,7 @@ def forecast(
         if request.finished_at is None
     }
     models = {each.model_id for several in waiting.values() for each in several}
-    prospects = _prospects(session, models) if models else {}
+    prospects = prospects_of(session, models) if models else {}
     return {
         request.id: _foresee(request, waiting[request.id], prospects, at)
         for request in requests
@@ -261,53 +221,3 @@ def _whole_minute(at: datetime) -> datetime:
     # So that what changes with every look does not change what is shown at every look.
     floor = at.replace(second=0, microsecond=0)
     return floor if floor == at else floor + MINUTE
-
-
-def _prospects(session: Session, models: Collection[UUID]) -> dict[UUID, Prospect]:
-    rows = session.execute(_look(), {"models": list(models)})
-    return {id_: Prospect(*known) for id_, *known in rows}
-
-
-@cache
-def _look() -> Select[Any]:
-    # Each poll of an open request asks this; to make the statement takes longer than to answer it.
-    model, job = RegisteredModel, UnlearningJob
-    pending = Erasure.model_id == model.id, batches.IS_PENDING
-    recent = (
-        select(extract("epoch", job.finished_at - job.created_at).label("seconds"))
-        .where(job.model_id == model.id, job.status == PUBLISHED)
-        .order_by(job.created_at.desc())
-        .limit(MEASURED)
-        .correlate(model)
-        .subquery()
-    )
-    took = select(
-        *(
-            func.percentile_cont(share).within_group(recent.c.seconds).label(name)
-            for share, name in ((0.5, "half"), (0.9, "most"))
-        )
-    ).lateral()
-    unfinished = (
-        select(job.created_at, (job.status == JobStatus.RUNNING).label("running"))
-        .where(job.model_id == model.id, job.status.in_(UNFINISHED))
-        .correlate(model)
-        .lateral()
-    )
-    return (
-        select(
-            model.id,
-            model.policy,
-            unfinished.c.created_at,
-            func.coalesce(unfinished.c.running, False),
-            select(func.max(job.created_at)).where(job.model_id == model.id).scalar_subquery(),
-            select(func.min(Erasure.created_at)).where(*pending).scalar_subquery(),
-            select(func.min(Erasure.due_at)).where(*pending).scalar_subquery(),
-            exists().where(ReferenceSet.model_id == model.id, ReferenceSet.status == BUILDING),
-            took.c.half,
-            took.c.most,
-        )
-        .select_from(model)
-        .join(took, true())
-        .outerjoin(unfinished, true())
-        .where(model.id == any_(bindparam("models", type_=ARRAY(Uuid))))
-    )

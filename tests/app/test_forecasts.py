@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 
 from app.db import transaction
 from app.deletions import forecasts
-from app.deletions.forecasts import Prospect
 from app.deletions.planner import Due, Standing, what_is_due
+from app.deletions.prospects import Prospect
 from app.tables import DeletionRequest, Erasure, UnlearningJob
 from lethe.policy import Batching, Policy, References, Review
 from tests.app.office import REQUESTS, Office, at

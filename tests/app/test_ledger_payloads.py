@@ -8,7 +8,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audit.ledger import Entry, payload
+from app.audit.payloads import payload
 
 SUBJECT = UUID("6f1f0f3e-3f0c-4e0e-9f5b-1d3c8f6c2a11")
 LARGEST = 2**53 - 1
@@ -30,15 +30,15 @@ def oracle(facts: dict[str, object]) -> str:
 
 @given(st.dictionaries(NAMES, PLAIN))
 def test_facts_that_are_plain_are_written_as_the_standard_has_it(facts: dict[str, object]) -> None:
-    assert payload(Entry("a.b", SUBJECT, facts), "now") == oracle(facts)
+    assert payload("a.b", SUBJECT, facts, "now") == oracle(facts)
 
 
 @given(st.dictionaries(NAMES, NESTED))
 def test_facts_that_are_not_are_written_so_too(facts: dict[str, object]) -> None:
-    assert payload(Entry("a.b", SUBJECT, facts), "now") == oracle(facts)
+    assert payload("a.b", SUBJECT, facts, "now") == oracle(facts)
 
 
 @pytest.mark.parametrize("number", [LARGEST + 1, -LARGEST - 1])
 def test_a_number_that_the_standard_does_not_know_is_refused(number: int) -> None:
     with pytest.raises(rfc8785.IntegerDomainError):
-        payload(Entry("a.b", SUBJECT, {"number": number}), "now")
+        payload("a.b", SUBJECT, {"number": number}, "now")
