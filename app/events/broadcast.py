@@ -109,6 +109,17 @@ class Broadcast:
         self.stopped = True
         self.end_all()
 
+    async def finish(self) -> None:
+        """Stop, and wait until nobody reads any more, so that no connection outlives the process's.
+
+        Its reading ends with the statement that it waits for.
+        """
+        self.stop()
+        looking = self._looking
+        if looking is not None:
+            self._left.set()
+            await asyncio.wait([looking])
+
     async def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a function with a session, in one of the few threads that read for streams."""
         if self._readers is None:
@@ -119,7 +130,7 @@ class Broadcast:
 
     async def _look(self) -> None:
         try:
-            while self.open:
+            while self.open and not self.stopped:
                 seen = await self.read(_look_from, self._tail.size)
                 if seen.batch.upto != self._tail.size or seen.progress != self.progress:
                     self._tail.extend(seen.batch.told, seen.batch.upto)

@@ -29,8 +29,10 @@ from app.wire import COMMON
 
 @asynccontextmanager
 async def _ending_streams(app: FastAPI) -> AsyncIterator[None]:
-    with told_to_stop(broadcast_of(app).stop):
+    broadcast = broadcast_of(app)
+    with told_to_stop(broadcast.stop):
         yield
+    await broadcast.finish()
 
 
 router = APIRouter(tags=["events"], lifespan=_ending_streams)
