@@ -78,8 +78,7 @@ def read(rows: Iterable[Row]) -> list[Endpoint]:
 def messages(requests: Iterable[DeletionRequest], endpoints: Sequence[Endpoint]) -> list[Outgoing]:
     """Return what endpoints are told of where requests stand.
 
-    For requests that are yet to be inserted, of which no facade can know anything; all others are
-    announced.
+    By itself it is for requests that are yet to be inserted: no facade can know of them.
     """
     if not endpoints:
         return []
